@@ -1,0 +1,59 @@
+"""The study's `federation:` section: who takes part and how their updates are combined."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from semc.config.section import Section
+
+
+class FederationConfig(Section):
+    """Named sites, rounds, deadline, quorum and the aggregation rule."""
+
+    sites: tuple[str, ...] = Field(min_length=1)
+    """Names of the hospitals in the study; nobody else is asked."""
+    rounds: int = Field(default=10, ge=1, le=10_000)
+    """Federated rounds."""
+    quorum: int | None = Field(default=None, ge=1)
+    """Fewest sites whose update makes a round valid; default: all named sites."""
+    deadline_seconds: float = Field(default=3600.0, gt=0)
+    """Longest wait for the replies of one round, seconds."""
+    join_timeout_seconds: float = Field(default=600.0, gt=0)
+    """Longest wait for the sites to come online before the first round, seconds."""
+    algorithm: Literal["fedavg", "fedprox", "fedavgm", "fedadam"] = "fedavg"
+    """Server rule; fedprox adds the proximal term at the sites."""
+    proximal_mu: float = Field(default=0.0, ge=0, le=10)
+    """mu of FedProx; batch norm and queue are excluded from the term."""
+    server_learning_rate: float = Field(default=1.0, gt=0, le=10)
+    """Step of FedAvgM and FedAdam on the averaged update."""
+    server_momentum: float = Field(default=0.9, ge=0, lt=1)
+    """Momentum of FedAvgM, beta_1 of FedAdam."""
+    server_beta2: float = Field(default=0.99, ge=0, lt=1)
+    """beta_2 of FedAdam."""
+    server_tau: float = Field(default=1e-3, gt=0)
+    """Adaptivity floor of FedAdam."""
+    weight: Literal["n", "sqrt_n", "uniform"] = "n"
+    """Weight of a site, from its enrolment record, never from a reply."""
+    bn: Literal["silo", "fedbn", "average"] = "silo"
+    """What stays local: silo = batch-norm statistics, fedbn = statistics and gamma/beta, average = nothing."""
+    wire_dtype: Literal["fp32", "bf16"] = "fp32"
+    """Precision of tensors on the wire; aggregation is always in float64."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> FederationConfig:
+        if len(set(self.sites)) != len(self.sites):
+            raise ValueError("site names must be unique")
+        if self.quorum is not None and self.quorum > len(self.sites):
+            raise ValueError("quorum is larger than the number of sites")
+        if self.algorithm == "fedprox" and self.proximal_mu == 0:
+            raise ValueError("fedprox needs proximal_mu > 0")
+        if self.algorithm != "fedprox" and self.proximal_mu > 0:
+            raise ValueError("proximal_mu > 0 needs algorithm fedprox")
+        return self
+
+    @property
+    def effective_quorum(self) -> int:
+        """Fewest sites that make a round valid."""
+        return self.quorum if self.quorum is not None else len(self.sites)

@@ -1,0 +1,96 @@
+"""Base of every configuration section: immutable, no unknown keys, errors as one readable line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from semc.exit_codes import ExitCode, SemcError
+
+
+class Section(BaseModel):
+    """A frozen pydantic model that refuses unknown keys and non-finite numbers."""
+
+    model_config = ConfigDict(
+        frozen=True,
+        extra="forbid",
+        use_attribute_docstrings=True,
+        allow_inf_nan=False,
+        protected_namespaces=(),
+    )
+
+
+SectionT = TypeVar("SectionT", bound=Section)
+
+
+def read_yaml(path: Path, kind: str) -> dict[str, Any]:
+    """Read a YAML mapping with the safe loader.
+
+    Args:
+        path: The file.
+        kind: "study" or "site", for the message.
+
+    Raises:
+        SemcError: CONFIG_NOT_FOUND where the file is missing, CONFIG_INVALID where it is not a YAML mapping.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise SemcError(
+            ExitCode.CONFIG_NOT_FOUND,
+            f"The {kind} file {path.name} cannot be read ({error.strerror}).",
+            "check the path",
+        ) from error
+    return parse_yaml(text, kind)
+
+
+def parse_yaml(text: str, kind: str) -> dict[str, Any]:
+    """Parse a YAML mapping; the limits of :func:`read_yaml` apply."""
+    try:
+        content = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f" at line {mark.line + 1}" if mark is not None else ""
+        raise SemcError(
+            ExitCode.CONFIG_INVALID, f"The {kind} file is not valid YAML{where}.", "correct the syntax"
+        ) from error
+    if not isinstance(content, dict):
+        raise SemcError(
+            ExitCode.CONFIG_INVALID, f"The {kind} file must be a YAML mapping.", "see the example files"
+        )
+    return content
+
+
+def validate(section: type[SectionT], content: dict[str, Any], kind: str) -> SectionT:
+    """Build a section from parsed YAML, naming the first wrong key in one line.
+
+    Raises:
+        SemcError: CONFIG_INVALID with the dotted key, what is wrong and the keys that exist.
+    """
+    try:
+        return section.model_validate(content)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        key = ".".join(str(part) for part in first["loc"]) or kind
+        more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
+        if first["type"] == "extra_forbidden":
+            known = ", ".join(_keys_beside(section, first["loc"]))
+            problem, fix = f"Unknown key '{key}' in the {kind} file{more}.", f"remove it or use one of: {known}"
+        else:
+            message = first["msg"].removeprefix("Value error, ")
+            problem, fix = f"'{key}' in the {kind} file: {message}{more}.", f"correct '{key}'"
+        raise SemcError(ExitCode.CONFIG_INVALID, problem, fix) from error
+
+
+def _keys_beside(section: type[Section], location: tuple[int | str, ...]) -> list[str]:
+    """Return the keys that exist where an unknown one was found."""
+    model: type[BaseModel] = section
+    for part in location[:-1]:
+        field = model.model_fields.get(str(part))
+        if field is None or not isinstance(field.annotation, type) or not issubclass(field.annotation, BaseModel):
+            break
+        model = field.annotation
+    return sorted(model.model_fields)

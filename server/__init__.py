@@ -1,0 +1,1 @@
+"""What the coordinating centre runs: rounds, aggregation, checkpoints."""
