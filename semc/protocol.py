@@ -30,6 +30,8 @@ TENSOR_STYPE: Final = "semc.safetensors"
 SITE: Final = "site"
 SHARED_SCHEMA: Final = "shared-schema"
 SOFTWARE_VERSION: Final = "software-version"
+FLOWER_INSTALLED: Final = "flower-version"
+"""The Flower version actually installed at the site; the study's digest only states the one it was made for."""
 
 # Entries of the MetricRecord a client answers with; nothing else may leave.
 NUM_EXAMPLES: Final = "num-examples"
