@@ -1,0 +1,213 @@
+"""semc-sim: build hospitals from a data set, run a study across them on one machine, describe a model.
+
+Heavy imports (torch, flwr, ray) wait until a command needs them, so that help is immediate.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from semc.exit_codes import ExitCode, SemcError
+
+app = typer.Typer(
+    help="Split a data set into hospitals and run federated studies across them on this machine.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+
+class Format(StrEnum):
+    """How a command prints its result."""
+
+    TEXT = "text"
+    JSON = "json"
+
+
+FormatOption = Annotated[Format, typer.Option("--format", help="text for people, json for scripts.")]
+OutOption = Annotated[Path, typer.Option("--out", help="Folder for everything this command writes.")]
+
+
+@app.command()
+def sites(
+    out: OutOption,
+    source: Annotated[
+        str, typer.Option("--from", help="'phantom', or a folder with index.csv / manifest.csv or LP2025 folders.")
+    ] = "phantom",
+    partition: Annotated[
+        str, typer.Option(help="by_centre | iid | dirichlet | label_skew | quantity_skew; patients stay whole.")
+    ] = "by_centre",
+    count: Annotated[int, typer.Option("--sites", min=1, max=1000, help="Number of hospitals (not for by_centre).")] = 3,
+    centre_columns: Annotated[
+        str | None, typer.Option(help="Columns that name the centre, joined: machine,operator.")
+    ] = None,
+    keep: Annotated[str | None, typer.Option(help="Only these centres, separated by ';'.")] = None,
+    where: Annotated[list[str] | None, typer.Option(help="Keep rows with column=value; may be repeated.")] = None,
+    alpha: Annotated[float, typer.Option(min=0.001, help="Dirichlet concentration; small = more skew.")] = 0.5,
+    classes_per_site: Annotated[int, typer.Option(min=1, help="Classes per hospital of label_skew.")] = 2,
+    patients: Annotated[int, typer.Option(min=4, help="Phantom patients per hospital.")] = 40,
+    frames: Annotated[int, typer.Option(min=1, help="Phantom frames per patient.")] = 4,
+    image_size: Annotated[int, typer.Option(min=32, help="Phantom image side, pixels.")] = 128,
+    severity: Annotated[float, typer.Option(min=0, max=1, help="How far the phantom scanners differ, 0 to 1.")] = 0.5,
+    allow_ungrouped: Annotated[bool, typer.Option(help="Accept images without a patient or stream key.")] = False,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of phantom and partition.")] = 0,
+    output: FormatOption = Format.TEXT,
+) -> None:
+    """Write one folder per hospital: site.yaml, manifest.csv and images.
+
+    Example: semc-sim sites --from phantom --sites 5 --severity 0.6 --out hospitals
+    """
+    from simulation.make_sites import SitesRequest, make_sites, sites_table
+
+    counts = make_sites(
+        SitesRequest(
+            source=source,
+            partition=partition,
+            num_sites=count,
+            centre_columns=tuple(_words(centre_columns, ",")),
+            keep_centres=tuple(_words(keep, ";")) or None,
+            where=dict(_assignment(pair) for pair in where or ()),
+            alpha=alpha,
+            classes_per_site=classes_per_site,
+            patients_per_site=patients,
+            frames_per_patient=frames,
+            image_size=image_size,
+            severity=severity,
+            allow_ungrouped=allow_ungrouped,
+            seed=seed,
+        ),
+        out,
+    )
+    if output is Format.JSON:
+        _print_json({name: count.model_dump(mode="json") for name, count in counts.items()})
+    else:
+        _print(sites_table(counts))
+
+
+@app.command()
+def run(
+    study: Annotated[str, typer.Argument(help="Study YAML, or the name of a packaged study.")],
+    out: OutOption,
+    sites_folder: Annotated[
+        Path | None, typer.Option("--sites", help="Hospitals made by `semc-sim sites`; default: phantom ones.")
+    ] = None,
+    override: Annotated[
+        list[str] | None, typer.Option("--set", help="Study key=value, e.g. training.learning_rate=0.01.")
+    ] = None,
+    compare_local: Annotated[
+        bool, typer.Option("--local-only/--no-local-only", help="Also train each hospital alone, for comparison.")
+    ] = False,
+    gpus_per_site: Annotated[float, typer.Option(min=0, help="Fraction of a GPU per virtual site.")] = 0.0,
+    output: FormatOption = Format.TEXT,
+) -> None:
+    """Run a study on this machine with the same server and client apps that hospitals run; writes result.json.
+
+    Example: semc-sim run phantom_smoke --out runs/smoke --format json
+    """
+    from semc.config import load_study
+
+    from simulation.run import Resources
+    from simulation.study_run import run_study
+
+    loaded = load_study(study, overrides=dict(_override(pair) for pair in override or ()))
+    result = run_study(
+        loaded,
+        out,
+        sites_folder,
+        compare_local=compare_local,
+        resources=Resources(gpus_per_site=gpus_per_site),
+    )
+    if output is Format.JSON:
+        typer.echo(result.model_dump_json(indent=2))
+    else:
+        from semc.reporting.tables import site_table
+
+        _print(site_table(result))
+        typer.echo(f"report: {out / 'report.html'}")
+    raise typer.Exit(result.exit_code())
+
+
+@app.command()
+def describe(
+    preset: Annotated[str, typer.Option(help="paper | reference | robust.")] = "robust",
+    backbone: Annotated[str, typer.Option(help="resnet18 | resnet34 | resnet50.")] = "resnet50",
+    classes: Annotated[int, typer.Option(min=2, help="Number of classes.")] = 7,
+    image_size: Annotated[int, typer.Option(min=32, help="Side of the input image, pixels.")] = 224,
+    output: FormatOption = Format.TEXT,
+) -> None:
+    """Print parameters and MACs by module, batch norms, bytes per round, and what stays local.
+
+    Example: semc-sim describe --preset reference --backbone resnet50 --classes 7 --format json
+    """
+    from simulation.describe import describe_preset, describe_table
+
+    description = describe_preset(preset, backbone, classes, image_size)
+    if output is Format.JSON:
+        typer.echo(description.model_dump_json(indent=2))
+    else:
+        _print(describe_table(description))
+
+
+@app.command()
+def demo(
+    out: OutOption = Path("runs/demo"),
+    data: Annotated[
+        Path | None, typer.Option(help="Folder of real images with index.csv / manifest.csv; default: the phantom.")
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of data and training.")] = 0,
+    rounds: Annotated[int | None, typer.Option(min=1, help="Rounds; default: the demo study's.")] = None,
+    output: FormatOption = Format.TEXT,
+) -> None:
+    """Three hospitals and a coordinator as real processes on loopback, with TLS and keys; ends with a comparison.
+
+    Example: semc-sim demo --out runs/demo --seed 1
+    """
+    from simulation.demo import run_demo
+
+    result = run_demo(out, data, seed, rounds, quiet=output is Format.JSON)
+    if output is Format.JSON:
+        typer.echo(result.model_dump_json(indent=2))
+    raise typer.Exit(result.exit_code())
+
+
+def _words(text: str | None, separator: str) -> list[str]:
+    return [word.strip() for word in text.split(separator) if word.strip()] if text else []
+
+
+def _assignment(pair: str) -> tuple[str, str]:
+    key, equals, value = pair.partition("=")
+    if not equals or not key:
+        raise SemcError(ExitCode.USAGE, f"'{pair}' is not key=value.", "write it as key=value")
+    return key.strip(), value.strip()
+
+
+def _override(pair: str) -> tuple[str, Any]:
+    import yaml
+
+    key, value = _assignment(pair)
+    return key, yaml.safe_load(value)
+
+
+def _print(renderable: object) -> None:
+    from rich.console import Console
+
+    Console().print(renderable)
+
+
+def _print_json(content: object) -> None:
+    typer.echo(json.dumps(content, indent=2))
+
+
+def main() -> None:
+    """Run the command line; bad input ends with one line and its numbered exit code."""
+    try:
+        app()
+    except SemcError as error:
+        typer.echo(error.line(), err=True)
+        sys.exit(int(error.code))

@@ -1,0 +1,156 @@
+"""The one call of Flower's simulation runtime: the deployed server and client apps, on one machine, under Ray.
+
+A run is prepared as a folder that the server app reads (study, enrolment record) and one site file per hospital
+that the client app reads. Nothing here trains or aggregates; a simulated federation is the deployed one without a
+network (flower.md, section 11).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import yaml
+
+from semc.config import StudyConfig, load_site
+from semc.exit_codes import ExitCode, SemcError
+from semc.reporting.result import StudyResult
+
+if TYPE_CHECKING:
+    from flwr.app import Context
+
+SITE_FILE = "site.yaml"
+
+
+@dataclass(frozen=True)
+class Resources:
+    """What one virtual site may use of this machine, as Ray counts it."""
+
+    cpus_per_site: float = 1.0
+    gpus_per_site: float = 0.0
+    total_cpus: int = os.cpu_count() or 1
+
+
+@dataclass(frozen=True)
+class SimulatedRun:
+    """Folders of one simulated run: what the server app reads and writes, and a site file per hospital."""
+
+    study: StudyConfig
+    folder: Path
+
+    @property
+    def server_folder(self) -> Path:
+        """The run folder of the server app."""
+        return self.folder / "server"
+
+    def site_file(self, site: str) -> Path:
+        """The site file of one hospital; its state lies beside it."""
+        return self.folder / "sites" / site / SITE_FILE
+
+
+def prepare(study: StudyConfig, sites: Path, folder: Path) -> SimulatedRun:
+    """Write the run folder and this run's site files.
+
+    The site files are copies whose state directory lies in the run folder, so that one set of hospitals serves many
+    runs and a hospital's own folder is only read.
+
+    Args:
+        study: The resolved study.
+        sites: Folder made by `semc-sim sites`: one folder per hospital and `sites.json`.
+        folder: Where this run's files go; made if absent.
+
+    Raises:
+        SemcError: DATA_NOT_FOUND where a named site has no folder, CONFIG_INVALID where its file is wrong.
+    """
+    from server.registry import write_rehearsal_registry
+
+    from simulation.make_sites import read_site_counts
+
+    run = SimulatedRun(study, folder)
+    counts = read_site_counts(sites)
+    for name in study.federation.sites:
+        source = sites / name / SITE_FILE
+        if not source.is_file() or name not in counts:
+            raise SemcError(
+                ExitCode.DATA_NOT_FOUND,
+                f"The study names site '{name}', which the sites folder does not have.",
+                f"make it with `semc-sim sites`, or name one of: {', '.join(sorted(counts))}",
+            )
+        site = load_site(source)
+        target = run.site_file(name)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        own = site.model_copy(update={"state_directory": target.parent / "state", "coordinator": None})
+        target.write_text(yaml.safe_dump(own.model_dump(mode="json"), sort_keys=False), encoding="utf-8")
+    run.server_folder.mkdir(parents=True, exist_ok=True)
+    (run.server_folder / "study.yaml").write_text(study.to_yaml(), encoding="utf-8")
+    write_rehearsal_registry(
+        run.server_folder, {name: counts[name].num_train_images for name in study.federation.sites}
+    )
+    return run
+
+
+def run_simulation(run: SimulatedRun, resources: Resources | None = None) -> StudyResult:
+    """Run the study on Flower's Ray runtime and return what the server wrote.
+
+    Raises:
+        SemcError: RUN_FAILED where the runtime ended without a result, else the code the server stopped with.
+    """
+    resources = resources or Resources()
+    _quiet_environment(resources)
+    from flwr import simulation as flower
+
+    from client.app import build_app as build_client_app
+    from server.app import build_app as build_server_app
+
+    result_file = run.server_folder / "result.json"
+    result_file.unlink(missing_ok=True)
+    flower.run_simulation(
+        server_app=build_server_app(run.server_folder),
+        client_app=build_client_app(_site_by_partition(run)),
+        num_supernodes=len(run.study.federation.sites),
+        backend_name="ray",
+        backend_config={
+            "client_resources": {"num_cpus": resources.cpus_per_site, "num_gpus": resources.gpus_per_site},
+            "init_args": {
+                "num_cpus": resources.total_cpus,
+                "include_dashboard": False,
+                "log_to_driver": False,
+                "logging_level": "ERROR",
+            },
+        },
+    )
+    if not result_file.is_file():
+        raise SemcError(
+            ExitCode.RUN_FAILED,
+            "The simulation ended without a result.",
+            f"read the last lines of {run.server_folder.name}/events.jsonl and run again with --verbose",
+        )
+    return StudyResult.model_validate(json.loads(result_file.read_text(encoding="utf-8")))
+
+
+def _site_by_partition(run: SimulatedRun) -> Callable[[Context], Path]:
+    """Return the client app's way from Flower's partition number to a site file; picklable for Ray's actors."""
+    files = [run.site_file(name) for name in sorted(run.study.federation.sites)]
+
+    def site_of(context: Context) -> Path:
+        return files[int(context.node_config["partition-id"])]
+
+    return site_of
+
+
+def _quiet_environment(resources: Resources) -> None:
+    """Set what flwr and Ray read at import: no telemetry, no proxies on loopback, one thread per site."""
+    os.environ.update(
+        {
+            "FLWR_TELEMETRY_ENABLED": "0",
+            "FLWR_DISABLE_UPDATE_CHECK": "1",
+            "RAY_USAGE_STATS_ENABLED": "0",
+            "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+            "NO_PROXY": "127.0.0.1,localhost",
+            "OMP_NUM_THREADS": str(max(1, int(resources.cpus_per_site))),
+        }
+    )
