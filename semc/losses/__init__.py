@@ -1,0 +1,31 @@
+"""Equations on tensors: per-sample values, no network, no state."""
+
+from semc.losses.balance import importance_cv_squared
+from semc.losses.contrastive_loss import ContrastiveLoss, positive_log_likelihood
+from semc.losses.cross_entropy import (
+    check_labels_counted,
+    cross_entropy,
+    inverse_frequency_cross_entropy,
+    logit_adjusted_cross_entropy,
+    logit_adjustment,
+)
+from semc.losses.gpaco import gpaco_loss
+from semc.losses.pool import ContrastivePool
+from semc.losses.selfcon import mined_neighbours, selfcon_loss
+from semc.losses.supcon import supcon_loss
+
+__all__ = [
+    "ContrastiveLoss",
+    "ContrastivePool",
+    "check_labels_counted",
+    "cross_entropy",
+    "gpaco_loss",
+    "importance_cv_squared",
+    "inverse_frequency_cross_entropy",
+    "logit_adjusted_cross_entropy",
+    "logit_adjustment",
+    "mined_neighbours",
+    "positive_log_likelihood",
+    "selfcon_loss",
+    "supcon_loss",
+]
