@@ -11,9 +11,9 @@ from torch import Tensor
 def importance_cv_squared(gate_weights_BN: Tensor) -> Tensor:
     """Return how unevenly a batch uses the experts.
 
-    ``I_n = sum_b w_bn``, ``CV^2 = Var_n(I) / Mean_n(I)^2`` (population variance): 0 when every expert gets the
-    same total weight, N - 1 when one gets all. Without it an expert with little weight gets little gradient from
-    the fused cross-entropy and never earns more.
+    ``I_n = sum_b w_bn``, ``CV^2 = Var_n(I) / Mean_n(I)^2`` (population variance): 0 when every expert gets
+    the same total weight, N - 1 when one gets all. Without it an expert with little weight gets little
+    gradient from the fused cross-entropy and never earns more.
 
     Args:
         gate_weights_BN: Gate weights w, rows sum to 1.

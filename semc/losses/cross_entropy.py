@@ -55,8 +55,8 @@ def inverse_frequency_cross_entropy(logits_BK: Tensor, labels_B: Tensor, class_c
 def logit_adjustment(class_counts_K: Tensor, tau: float) -> Tensor:
     """Return what logit adjustment adds to the class scores of this site.
 
-    ``a_c = tau log pi_c`` with ``pi_c = n_c / sum n``; ``a_c = -inf`` where ``n_c = 0``, for any tau (also 0):
-    a class the site has never seen leaves the softmax, so its scores are not pushed down by other classes' images.
+    ``a_c = tau log pi_c`` with ``pi_c = n_c / sum n``; ``a_c = -inf`` where ``n_c = 0``, for any tau (also
+    0): a class the site has never seen leaves the softmax, so the site does not push its scores down.
 
     Args:
         class_counts_K: Training images n_c of each class at this site.

@@ -29,8 +29,8 @@ def gpaco_loss(
     ``s_i = [z_n + a | p_i.pool / tau]``, ``q_i = [beta smoothed one-hot(y_i) | alpha 1(y_p = y_i)]``, self
     excluded from both, ``l_i = -sum_j q_ij log softmax(s_i)_j / sum_j q_ij``
 
-    The smoothed one-hot is ``(1 - eps) one-hot + eps / K``; a class removed by the adjustment gets no share of
-    eps. The floor is the entropy of the normalised q_i, which the loss reaches when softmax(s_i) equals it.
+    The smoothed one-hot is ``(1 - eps) one-hot + eps / K``; a class removed by the adjustment gets no share
+    of eps. The floor is the entropy of the normalised q_i, which the loss reaches when softmax(s_i) equals it.
 
     Args:
         cosine_AP: ``pool.cosines(A)``.

@@ -15,8 +15,8 @@ from torch import Tensor
 class ContrastivePool:
     """``[p_1; ...; p_N; queue]``, expert-major, with labels and image ids alike.
 
-    Anchors are always the pool's first rows (B of expert 1, or all N B), so an anchor is told from the rest of
-    the pool by its position, never by comparing values.
+    Anchors are always the pool's first rows (B of expert 1, or all N B), so an anchor is told from the rest
+    of the pool by its position, never by comparing values.
     """
 
     embeddings_PD: Tensor

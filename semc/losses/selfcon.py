@@ -21,8 +21,8 @@ def selfcon_loss(
 ) -> ContrastiveLoss:
     """Return the self-contrastive loss of every anchor.
 
-    ``l_self,i = -1/|P_s(i)| sum_{p in P_s(i)} log[ exp(p_i.p_p / t) / sum_{a in A_s(i)} exp(p_i.p_a / t) ]`` with
-    t = tau_s and ``P_s(i) = V(i) + N_k(i)``:
+    ``l_self,i = -1/|P_s(i)| sum_{p in P_s(i)} log[ exp(p_i.p_p / t) / sum_{a in A_s(i)} exp(p_i.p_a / t) ]``
+    with t = tau_s and ``P_s(i) = V(i) + N_k(i)``:
 
     * V(i): the batch's other embeddings of the anchor's image (the other experts' views).
     * N_k(i): rows of other images among the k most similar and of cosine at least theta, see
@@ -54,8 +54,8 @@ def selfcon_loss(
 def mined_neighbours(pool: ContrastivePool, neighbours: int, threshold: float) -> Tensor:
     """Return N_k as bool mined_MP for every batch row, anchor or not: mutuality needs both ends.
 
-    ``N_k(i) = {a : a among the k rows of other images with the largest cosine, cosine >= theta}``; a neighbour in
-    the batch must name i in return (a past key cannot). No gradient passes through the choice.
+    ``N_k(i) = {a : a among the k rows of other images with the largest cosine, cosine >= theta}``; a neighbour
+    in the batch must name i in return (a past key cannot). No gradient passes through the choice.
 
     Args:
         pool: The rows compared with.
