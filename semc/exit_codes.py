@@ -63,6 +63,8 @@ class ExitCode(IntEnum):
     """A port this program must listen on is taken."""
     VERSION_MISMATCH = 46
     """Flower or this software has another version than the study was made for."""
+    CLOCK_SKEW = 47
+    """The site's clock differs so much from the coordinator's that its signatures are refused."""
     QUORUM_LOST = 50
     """A round ended below its quorum; the study stopped and keeps its last checkpoint."""
     COMPLETE_ON_SUBSET = 51

@@ -61,6 +61,8 @@ class RefusalCode(StrEnum):
     """Out of memory or device failure."""
     DISK = "E_DISK"
     """State could not be written."""
+    DIVERGED = "E_DIVERGED"
+    """Local training ended in numbers that are not finite."""
     INSTRUCTION = "E_INSTRUCTION"
     """The message's tensors or settings are malformed."""
     INTERNAL = "E_INTERNAL"
