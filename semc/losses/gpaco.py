@@ -30,7 +30,7 @@ def gpaco_loss(
     excluded from both, ``l_i = -sum_j q_ij log softmax(s_i)_j / sum_j q_ij``
 
     The smoothed one-hot is ``(1 - eps) one-hot + eps / K``; a class removed by the adjustment gets no share
-    of eps. The floor is the entropy of the normalised q_i, which the loss reaches when softmax(s_i) equals it.
+    of eps. The floor is the entropy of the normalised q_i, reached where softmax(s_i) equals it.
 
     Args:
         cosine_AP: ``pool.cosines(A)``.

@@ -54,8 +54,8 @@ def selfcon_loss(
 def mined_neighbours(pool: ContrastivePool, neighbours: int, threshold: float) -> Tensor:
     """Return N_k as bool mined_MP for every batch row, anchor or not: mutuality needs both ends.
 
-    ``N_k(i) = {a : a among the k rows of other images with the largest cosine, cosine >= theta}``; a neighbour
-    in the batch must name i in return (a past key cannot). No gradient passes through the choice.
+    ``N_k(i) = {a : a among the k rows of other images with the largest cosine, cosine >= theta}``; a
+    neighbour in the batch must name i in return (a past key cannot). No gradient passes through the choice.
 
     Args:
         pool: The rows compared with.
