@@ -1,0 +1,7 @@
+"""Local training and evaluation of any network and objective."""
+
+from semc.training.evaluator import Evaluation, evaluate
+from semc.training.optim import build_optimizer, learning_rate
+from semc.training.trainer import Trainer, TrainResult
+
+__all__ = ["Evaluation", "TrainResult", "Trainer", "build_optimizer", "evaluate", "learning_rate"]

@@ -1,0 +1,233 @@
+"""One round of local training: batch -> objective -> gradient -> step -> queue, and the pull of FedProx.
+
+A round is a function of the network's weights, the loaded state and the seeded generators alone, so a
+replayed round gives the same weights bit for bit. The owner of the process seeds it and sets its threads.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from semc.config import StudyConfig
+from semc.datasets import Batch
+from semc.exit_codes import ExitCode, SemcError
+from semc.objectives import LossTerms, Objective
+from semc.training.mode import in_mode
+from semc.training.optim import build_optimizer, learning_rate
+from semc.training.precision import MixedPrecision, amp_dtype
+
+_MOMENTUM = "momentum."
+_SCALER = "scaler."
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """What one round of local training was like."""
+
+    loss: float
+    """Mean over images of the objective, without the proximal term."""
+    num_examples: int
+    """Images seen, repeats counted."""
+    steps: int
+    seconds: float
+    terms: dict[str, float]
+    """Mean over images of each part of the objective."""
+    expert_use: tuple[float, ...]
+    """Mean gate weight of each expert."""
+
+
+class Trainer:
+    """Trains one network with one objective; keeps the momentum between rounds.
+
+    Args:
+        study: Optimiser, schedule, precision and proximal term.
+        network: Moved to `device`; its parameters must stay the same objects.
+        objective: The losses and their local state.
+        device: Where to compute.
+    """
+
+    def __init__(
+        self, study: StudyConfig, network: nn.Module, objective: Objective, device: torch.device
+    ) -> None:
+        self._training = study.training
+        self._proximal_mu = study.federation.proximal_mu
+        self._network = network.to(device)
+        self._objective = objective
+        self._device = device
+        dtype = amp_dtype(study.training, device)
+        self._forward = MixedPrecision(network, dtype)
+        self._scaler = torch.amp.GradScaler(device.type, enabled=dtype == torch.float16)
+        self._optimizer = build_optimizer(network, study.training)
+        self._trainable = {name: p for name, p in network.named_parameters() if p.requires_grad}
+
+    def train(self, batches: Iterable[Batch], *, global_step: int, total_steps: int) -> TrainResult:
+        """Run one optimiser step per batch, starting from the network's present weights.
+
+        Args:
+            batches: The round's batches, on any device.
+            global_step: Steps of the study before this round; places schedule and gate temperature.
+            total_steps: Steps of the whole study at this site.
+
+        Returns:
+            Means over the images of the round.
+
+        Raises:
+            SemcError: RUN_FAILED where the loss is no longer finite; the weights are then unusable.
+            ValueError: There is no batch, or the round reaches past `total_steps`.
+        """
+        started = time.perf_counter()
+        incoming = self._proximal_anchors()
+        means = _Means()
+        with in_mode(self._network, training=True):
+            for step, batch in enumerate(batches, start=global_step):
+                rate = learning_rate(self._training, step, total_steps)
+                losses = self._step(_to(batch, self._device), rate, step / total_steps, incoming)
+                loss = losses.total.item()
+                if not math.isfinite(loss):
+                    raise SemcError(
+                        ExitCode.RUN_FAILED,
+                        f"Training diverged: the loss of step {step} is not finite.",
+                        "lower training.learning_rate or set training.gradient_clip",
+                    )
+                means.add(loss, losses, batch.images_BCHW.shape[0])
+        self._optimizer.zero_grad(set_to_none=True)
+        return means.result(time.perf_counter() - started)
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Return copies of the optimiser's state on the CPU; never leaves the site.
+
+        Returns:
+            `momentum.<parameter>` for every trainable parameter (none without momentum), and with float16 the
+            loss scaler's scale and growth count.
+        """
+        state = {
+            _MOMENTUM + name: self._optimizer.state[parameter]["momentum_buffer"].to("cpu", copy=True)
+            for name, parameter in self._trainable.items()
+            if self._training.momentum > 0
+        }
+        for name in ("scale", "_growth_tracker") if self._scaler.is_enabled() else ():
+            state[_SCALER + name] = torch.tensor(float(self._scaler.state_dict()[name]))
+        return state
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Put back what :meth:`state_dict` returned.
+
+        Raises:
+            SemcError: CHECKPOINT_INVALID where the momentum belongs to another network.
+        """
+        momentum = {name: tensor for name, tensor in state.items() if name.startswith(_MOMENTUM)}
+        own = {
+            _MOMENTUM + name: self._optimizer.state[parameter]["momentum_buffer"]
+            for name, parameter in self._trainable.items()
+            if self._training.momentum > 0
+        }
+        fits = momentum.keys() == own.keys() and all(own[k].shape == t.shape for k, t in momentum.items())
+        if not fits:
+            raise SemcError(
+                ExitCode.CHECKPOINT_INVALID,
+                "The saved optimiser state belongs to another network.",
+                "remove the site's saved state of this study and start it again",
+            )
+        for name, tensor in momentum.items():
+            own[name].copy_(tensor)
+        if self._scaler.is_enabled() and _SCALER + "scale" in state:
+            scaler = self._scaler.state_dict()
+            scaler["scale"] = float(state[_SCALER + "scale"])
+            scaler["_growth_tracker"] = int(state[_SCALER + "_growth_tracker"])
+            self._scaler.load_state_dict(scaler)
+
+    def _step(self, batch: Batch, rate: float, progress: float, incoming: Mapping[str, Tensor]) -> LossTerms:
+        """Do one optimiser step; returns the losses before it."""
+        for group in self._optimizer.param_groups:
+            group["lr"] = rate
+        losses = self._objective.step(self._forward, batch, progress)
+        self._optimizer.zero_grad(set_to_none=True)
+        self._scaler.scale(losses.total).backward()
+        self._scaler.unscale_(self._optimizer)
+        self._pull_towards(incoming)
+        if self._training.gradient_clip is not None:
+            nn.utils.clip_grad_norm_(list(self._trainable.values()), self._training.gradient_clip)
+        self._scaler.step(self._optimizer)
+        self._scaler.update()
+        self._objective.after_step(self._network)
+        return losses
+
+    def _proximal_anchors(self) -> dict[str, Tensor]:
+        """Copy the received weights that FedProx holds on to: shared, trainable, not of a batch norm."""
+        if self._proximal_mu == 0:
+            return {}
+        batch_norm = {
+            f"{name}.{key}"
+            for name, module in self._network.named_modules()
+            if isinstance(module, _BatchNorm)
+            for key, _ in module.named_parameters(recurse=False)
+        }
+        return {name: p.detach().clone() for name, p in self._trainable.items() if name not in batch_norm}
+
+    def _pull_towards(self, incoming: Mapping[str, Tensor]) -> None:
+        """Add the gradient of FedProx's mu/2 ||w - w_received||^2; needs no graph and no temporaries."""
+        for name, anchor in incoming.items():
+            parameter = self._trainable[name]
+            if parameter.grad is None:
+                parameter.grad = torch.zeros_like(parameter)
+            parameter.grad.add_(parameter.detach(), alpha=self._proximal_mu)
+            parameter.grad.add_(anchor, alpha=-self._proximal_mu)
+
+
+class _Means:
+    """Running means over the images of a round."""
+
+    def __init__(self) -> None:
+        self._steps = 0
+        self._num_examples = 0
+        self._loss = 0.0
+        self._terms: defaultdict[str, float] = defaultdict(float)
+        self._use: defaultdict[int, float] = defaultdict(float)
+
+    def add(self, loss: float, losses: LossTerms, size: int) -> None:
+        """Count one step of `size` images."""
+        self._steps += 1
+        self._num_examples += size
+        self._loss += loss * size
+        for name, value in losses.terms.items():
+            self._terms[name] += value * size
+        for expert, value in enumerate(losses.expert_use_N):
+            self._use[expert] += value * size
+
+    def result(self, seconds: float) -> TrainResult:
+        """Return the means.
+
+        Raises:
+            ValueError: No step was counted.
+        """
+        if self._num_examples == 0:
+            raise ValueError("a round needs at least one batch")
+        return TrainResult(
+            loss=self._loss / self._num_examples,
+            num_examples=self._num_examples,
+            steps=self._steps,
+            seconds=seconds,
+            terms={name: value / self._num_examples for name, value in self._terms.items()},
+            expert_use=tuple(value / self._num_examples for value in self._use.values()),
+        )
+
+
+def _to(batch: Batch, device: torch.device) -> Batch:
+    """Move a batch; the same object where it is there already."""
+    if batch.images_BCHW.device == device:
+        return batch
+    return replace(
+        batch,
+        images_BCHW=batch.images_BCHW.to(device, non_blocking=True),
+        labels_B=batch.labels_B.to(device, non_blocking=True),
+        ids_B=batch.ids_B.to(device, non_blocking=True),
+        groups_B=batch.groups_B.to(device, non_blocking=True),
+    )
