@@ -12,6 +12,7 @@ import json
 import os
 import shutil
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
@@ -54,11 +55,10 @@ def save_state(folder: Path, tensors: Mapping[str, Tensor], metadata: Mapping[st
         _write_json(folder, {**content, "digest": _digest(content)})
         _sync(folder)
         _sync(folder.parent)
-        for leftover in folder.iterdir():
-            if leftover.name not in (STATE_FILE, tensor_file):
-                leftover.unlink(missing_ok=True)
+        _remove_leftovers(folder, keep=tensor_file)
     except (OSError, SafetensorError) as error:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):
+            temporary.unlink()
         reason = error.strerror if isinstance(error, OSError) else "input/output error"
         raise SemcError(
             ExitCode.DISK, f"A state could not be saved ({reason}).", "free space or make the folder writable"
@@ -129,6 +129,14 @@ def prune(folder: Path, prefix: str, keep: int) -> None:
             f"An old state could not be removed ({error.strerror}).",
             "make the folder writable",
         ) from error
+
+
+def _remove_leftovers(folder: Path, keep: str) -> None:
+    """Remove the older tensors and what interrupted savings left behind."""
+    for pattern in ("tensors-*.safetensors", ".*.part"):
+        for path in folder.glob(pattern):
+            if path.name != keep:
+                path.unlink()
 
 
 def _write_json(folder: Path, content: Mapping[str, Any]) -> None:

@@ -150,7 +150,7 @@ class Trainer:
             group["lr"] = rate
         losses = self._objective.step(self._forward, batch, progress)
         self._optimizer.zero_grad(set_to_none=True)
-        self._scaler.scale(losses.total).backward()
+        torch.autograd.backward(self._scaler.scale(losses.total))
         self._scaler.unscale_(self._optimizer)
         self._pull_towards(incoming)
         if self._training.gradient_clip is not None:
