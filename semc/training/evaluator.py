@@ -11,7 +11,7 @@ from torch.nn import functional
 
 from semc.datasets import Batch
 from semc.metrics import Confusion
-from semc.models import SEMCOutput
+from semc.models import SEMCNet, SEMCOutput
 from semc.training.mode import in_mode
 
 
@@ -25,7 +25,12 @@ class Evaluation:
 
 
 def evaluate(
-    network: nn.Module, batches: Iterable[Batch], num_classes: int, device: torch.device
+    network: nn.Module,
+    batches: Iterable[Batch],
+    num_classes: int,
+    device: torch.device,
+    *,
+    progress: float = 1.0,
 ) -> Evaluation:
     """Classify every image of a split.
 
@@ -34,16 +39,20 @@ def evaluate(
         batches: The split, every image once.
         num_classes: K.
         device: Where to compute.
+        progress: Elapsed share of the study for the gate's temperature; by default the end of the study, so
+            every round is judged by the network that would be deployed, whatever was trained before.
 
     Returns:
         The confusion matrix and the mean loss.
     """
     confusion = Confusion.empty(num_classes)
     loss_sum = 0.0
+    if isinstance(network, SEMCNet):
+        network.set_progress(progress)
     with in_mode(network, training=False), torch.no_grad():
         for batch in batches:
             output: SEMCOutput = network(batch.images_BCHW.to(device, non_blocking=True))
-            logits_BK = output.logits.float().cpu()
+            logits_BK = output.logits_BK.float().cpu()
             loss_sum += functional.cross_entropy(logits_BK, batch.labels_B.cpu(), reduction="sum").item()
             predicted_B = logits_BK.argmax(dim=1)
             confusion += Confusion.from_predictions(

@@ -19,10 +19,11 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from semc.config import StudyConfig
 from semc.datasets import Batch
 from semc.exit_codes import ExitCode, SemcError
+from semc.models import SEMCNet
 from semc.objectives import LossTerms, Objective
 from semc.training.mode import in_mode
 from semc.training.optim import build_optimizer, learning_rate
-from semc.training.precision import MixedPrecision, amp_dtype
+from semc.training.precision import amp_dtype
 
 _MOMENTUM = "momentum."
 _SCALER = "scaler."
@@ -62,9 +63,8 @@ class Trainer:
         self._network = network.to(device)
         self._objective = objective
         self._device = device
-        dtype = amp_dtype(study.training, device)
-        self._forward = MixedPrecision(network, dtype)
-        self._scaler = torch.amp.GradScaler(device.type, enabled=dtype == torch.float16)
+        self._amp_dtype = amp_dtype(study.training, device)
+        self._scaler = torch.amp.GradScaler(device.type, enabled=self._amp_dtype is torch.float16)
         self._optimizer = build_optimizer(network, study.training)
         self._trainable = {name: p for name, p in network.named_parameters() if p.requires_grad}
 
@@ -148,7 +148,10 @@ class Trainer:
         """Do one optimiser step; returns the losses before it."""
         for group in self._optimizer.param_groups:
             group["lr"] = rate
-        losses = self._objective.step(self._forward, batch, progress)
+        if isinstance(self._network, SEMCNet):
+            self._network.set_progress(progress)
+        with torch.autocast(self._device.type, self._amp_dtype, enabled=self._amp_dtype is not None):
+            losses = self._objective.step(self._network, batch, progress)
         self._optimizer.zero_grad(set_to_none=True)
         torch.autograd.backward(self._scaler.scale(losses.total))
         self._scaler.unscale_(self._optimizer)
