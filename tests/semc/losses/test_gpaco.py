@@ -10,34 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from semc.losses import ContrastivePool, gpaco_loss, logit_adjustment
+from tests.semc.losses.oracles import slow_gpaco
 from tests.semc.losses.pools import random_pool
 
 SETTINGS = {"temperature": 0.2, "alpha": 0.05, "beta": 1.0, "smoothing": 0.1}
-
-
-def slow_gpaco(
-    pool: ContrastivePool, logits: list[list[float]], adjustment: list[float], settings_: dict[str, float]
-) -> tuple[list[float], list[float]]:
-    """Return (losses, entropies of the targets), element by element."""
-    rows, labels = pool.embeddings_PD.tolist(), pool.labels_P.tolist()
-    losses, floors = [], []
-    for i, scores in enumerate(logits):
-        present = [c for c in range(len(scores)) if adjustment[c] > -math.inf]
-        entries: list[tuple[float, float]] = []  # score, weight
-        for c in present:
-            target = settings_["smoothing"] / len(present) + (1 - settings_["smoothing"]) * (labels[i] == c)
-            entries.append((scores[c] + adjustment[c], settings_["beta"] * target))
-        for a in range(len(rows)):
-            if a != i:
-                cosine = math.fsum(x * y for x, y in zip(rows[i], rows[a], strict=True))
-                entries.append(
-                    (cosine / settings_["temperature"], settings_["alpha"] * (labels[a] == labels[i]))
-                )
-        denominator = math.log(math.fsum(math.exp(score) for score, _ in entries))
-        mass = math.fsum(weight for _, weight in entries)
-        losses.append(math.fsum(weight * (denominator - score) for score, weight in entries) / mass)
-        floors.append(-math.fsum(w / mass * math.log(w / mass) for _, w in entries if w > 0))
-    return losses, floors
 
 
 @settings(max_examples=30, deadline=None)

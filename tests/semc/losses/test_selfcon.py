@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 import pytest
 import torch
 from hypothesis import given, settings
@@ -11,42 +9,8 @@ from hypothesis import strategies as st
 from torch.nn import functional
 
 from semc.losses import ContrastivePool, mined_neighbours, selfcon_loss
+from tests.semc.losses.oracles import slow_selfcon
 from tests.semc.losses.pools import random_pool
-
-
-def slow_selfcon(
-    pool: ContrastivePool, anchors: int, temperature: float, k: int, threshold: float
-) -> list[float | None]:
-    """The definition, element by element."""
-    rows, ids = pool.embeddings_PD.tolist(), pool.ids_P.tolist()
-    batch = pool.num_batch_rows
-
-    def cosine(i: int, j: int) -> float:
-        return math.fsum(x * y for x, y in zip(rows[i], rows[j], strict=True))
-
-    def nearest(i: int) -> set[int]:
-        candidates = [a for a in range(len(rows)) if ids[a] != ids[i]]
-        best = sorted(candidates, key=lambda a: -cosine(i, a))[:k]
-        return {a for a in best if cosine(i, a) >= threshold}
-
-    losses: list[float | None] = []
-    for i in range(anchors):
-        views = {a for a in range(batch) if a != i and ids[a] == ids[i]}
-        mined = {a for a in nearest(i) if a >= batch or i in nearest(a)}
-        positives = views | mined
-        denominator_rows = [
-            a
-            for a in range(len(rows))
-            if a != i and not (a >= batch and ids[a] == ids[i] and a not in positives)
-        ]
-        if not positives:
-            losses.append(None)
-            continue
-        denominator = math.log(math.fsum(math.exp(cosine(i, a) / temperature) for a in denominator_rows))
-        losses.append(
-            -math.fsum(cosine(i, p) / temperature - denominator for p in positives) / len(positives)
-        )
-    return losses
 
 
 def assert_equal(pool: ContrastivePool, anchors: int, temperature: float, k: int, threshold: float) -> None:

@@ -12,23 +12,8 @@ from pytorch_metric_learning.losses import SupConLoss
 from pytorch_metric_learning.utils.loss_and_miner_utils import get_all_pairs_indices
 
 from semc.losses import ContrastivePool, supcon_loss
+from tests.semc.losses.oracles import slow_supcon
 from tests.semc.losses.pools import random_pool
-
-
-def slow_supcon(pool: ContrastivePool, anchors: int, temperature: float) -> list[float | None]:
-    rows = pool.embeddings_PD.tolist()
-    labels = pool.labels_P.tolist()
-    losses: list[float | None] = []
-    for i in range(anchors):
-        others = [a for a in range(len(rows)) if a != i]
-        score = {a: sum(x * y for x, y in zip(rows[i], rows[a], strict=True)) / temperature for a in others}
-        positives = [p for p in others if labels[p] == labels[i]]
-        if not positives:
-            losses.append(None)
-            continue
-        denominator = math.log(math.fsum(math.exp(score[a]) for a in others))
-        losses.append(-math.fsum(score[p] - denominator for p in positives) / len(positives))
-    return losses
 
 
 @settings(max_examples=40, deadline=None)

@@ -1,0 +1,56 @@
+"""The baseline: cross-entropy on a plain network, no contrastive term, no local state."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from semc.config import StudyConfig
+from semc.datasets import Batch
+from semc.models import SEMCOutput
+from semc.objectives.class_loss import ClassLoss
+from semc.objectives.local_tensors import check_tensors
+from semc.objectives.objective import LossTerms, Objective
+from semc.objectives.precision import full_precision
+
+
+class ClassificationObjective(Objective):
+    """``L = mean_b CE(z_b, y_b)`` in the study's form of cross-entropy.
+
+    Args:
+        study: The study.
+        class_counts: Training images of each study class at this site.
+    """
+
+    def __init__(self, study: StudyConfig, class_counts: Sequence[int]) -> None:
+        self._class_loss = ClassLoss(study.objective, class_counts)
+
+    def step(self, network: nn.Module, batch: Batch, progress: float) -> LossTerms:
+        """Return the batch's mean cross-entropy as `ce`; ``progress`` is not used."""
+        output = network(batch.images_BCHW)
+        assert isinstance(output, SEMCOutput)
+        with torch.autocast(output.logits_BK.device.type, enabled=False):
+            output = full_precision(output)
+            total = self._class_loss(output.logits_BK, batch.labels_B).mean()
+        use_N = output.gate_weights_BN.detach().mean(0).tolist()
+        return LossTerms(total, {"ce": total.item()}, tuple(use_N))
+
+    def after_step(self, network: nn.Module) -> None:
+        """Nothing to take over."""
+
+    def new_global_weights(self, network: nn.Module) -> None:
+        """Nothing depends on old weights."""
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Return no tensors."""
+        return {}
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Accept only an empty state.
+
+        Raises:
+            SemcError: CHECKPOINT_INVALID otherwise.
+        """
+        check_tensors(state, {})

@@ -1,0 +1,65 @@
+"""The contract between a method and the trainer.
+
+An objective says what one training step minimises. It owns no trainable parameters (those are children of the
+network) and keeps what must not travel: past keys, their labels and ids, running means. The trainer calls
+
+    terms = objective.step(network, batch, progress)
+    terms.total.backward(); optimiser.step()
+    objective.after_step(network)
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+
+from semc.datasets import Batch
+
+
+@dataclass(frozen=True)
+class LossTerms:
+    """The result of one step."""
+
+    total: Tensor
+    """Scalar to minimise, with its graph."""
+    terms: dict[str, float]
+    """Parts to report, detached: contrastive ones minus their floor, so sites with other queues compare."""
+    expert_use_N: tuple[float, ...]
+    """Mean gate weight of each expert over the batch; sums to 1."""
+
+
+class Objective(ABC):
+    """What one training step minimises, with the local state that takes."""
+
+    @abstractmethod
+    def step(self, network: nn.Module, batch: Batch, progress: float) -> LossTerms:
+        """Run the network on a batch and compute its loss; local state stays as it is.
+
+        Args:
+            network: The study's network, in training mode.
+            batch: Images with labels and image ids, on the network's device.
+            progress: Elapsed share of the study, 0 to 1.
+        """
+
+    @abstractmethod
+    def after_step(self, network: nn.Module) -> None:
+        """Take over what the last step left (keys, running means); called after the optimiser's step."""
+
+    @abstractmethod
+    def new_global_weights(self, network: nn.Module) -> None:
+        """Adapt the local state to shared weights that have just been received and merged."""
+
+    @abstractmethod
+    def state_dict(self) -> dict[str, Tensor]:
+        """Return copies of the local state, on the CPU; it stays at the site."""
+
+    @abstractmethod
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Restore what :meth:`state_dict` returned.
+
+        Raises:
+            SemcError: CHECKPOINT_INVALID if a tensor is missing, unknown or of another shape or type.
+        """
