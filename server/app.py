@@ -1,0 +1,89 @@
+"""The ServerApp: finds the run's folder, loads the study and runs the round loop over Flower's grid.
+
+Deployed, the process is the executor that `semc-server up` started: the run's name comes from the bundle's
+settings and its folder lies in the coordinator's home. In a simulation the folder is given. The study is
+always read from the folder, never from what Flower unpacked.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from flwr.app import Context
+from flwr.serverapp import Grid, ServerApp
+
+from semc.exit_codes import ExitCode, SemcError
+from server.bundle import RUN_KEY
+from server.events import Event, EventLog
+from server.home import HOME_VARIABLE, Home
+from server.rounds import run_study
+from server.run_folder import RunFolder
+
+
+def build_app(run_folder: Path | None = None) -> ServerApp:
+    """Return the ServerApp.
+
+    Args:
+        run_folder: Folder of the run; by default the one that the run's settings name in the coordinator's
+            home.
+    """
+    server_app = ServerApp()
+
+    @server_app.main()
+    def main(grid: Grid, context: Context) -> None:
+        folder = RunFolder(run_folder) if run_folder is not None else _deployed_folder(context)
+        try:
+            study = folder.study()
+            if run_folder is None:
+                _limit_pulls(study.federation.deadline_seconds)
+            run_study(grid, study, folder.registry(), folder)
+        except SemcError as error:
+            _report(folder, error)
+            raise
+        except Exception:
+            _report(
+                folder,
+                SemcError(
+                    ExitCode.INTERNAL,
+                    "The round loop met an unforeseen error.",
+                    "see the coordinator's log of this run, and report it",
+                ),
+            )
+            raise
+
+    return server_app
+
+
+def _deployed_folder(context: Context) -> RunFolder:
+    """Return the folder of the run that the bundle's settings name.
+
+    Raises:
+        SemcError: CONFIG_NOT_FOUND where this process has no home, or the home no such run.
+    """
+    home = os.environ.get(HOME_VARIABLE)
+    name = context.run_config.get(RUN_KEY)
+    folder = Home(Path(home)).run(str(name)) if home else None
+    if folder is None or not folder.study_file.is_file():
+        raise SemcError(
+            ExitCode.CONFIG_NOT_FOUND,
+            "The coordinator has no folder for this run.",
+            "start runs with `semc-server run`",
+        )
+    return folder
+
+
+def _limit_pulls(seconds: float) -> None:
+    """Let no single reply's upload hold the round loop beyond the deadline."""
+    from server.superlink import limit_pulls
+
+    limit_pulls(seconds)
+
+
+def _report(folder: RunFolder, error: SemcError) -> None:
+    """Tell whoever watches the run why it stopped."""
+    log = EventLog(folder.events_file, keep=True)
+    log.write(Event.FAILED, code=int(error.code), problem=error.problem, fix=error.fix)
+
+
+app = build_app()

@@ -1,0 +1,205 @@
+"""semc-server: the coordinating centre's command line.
+
+Heavy imports (torch, flwr) wait until a command needs them, so that help is immediate.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from semc.exit_codes import ExitCode, SemcError
+
+app = typer.Typer(
+    help="Coordinate federated studies: `up` once, `enrol` each hospital, `run` a study, read the `report`.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+
+class Format(StrEnum):
+    """How a command prints its result."""
+
+    TEXT = "text"
+    JSON = "json"
+
+
+FormatOption = Annotated[Format, typer.Option("--format", help="text for people, json for scripts.")]
+HomeOption = Annotated[
+    Path, typer.Option("--home", envvar="SEMC_SERVER_HOME", help="Folder of keys, records and runs.")
+]
+DEFAULT_HOME = Path("coordinator")
+
+
+@app.callback()
+def settings(
+    context: typer.Context,
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+) -> None:
+    """Options of every command."""
+    context.obj = debug
+
+
+@app.command()
+def up(
+    home: HomeOption = DEFAULT_HOME,
+    address: Annotated[
+        str, typer.Option(help="host:port to listen on: 127.0.0.1 for this machine, 0.0.0.0 for the sites.")
+    ] = "127.0.0.1:8000",
+    san: Annotated[
+        list[str] | None, typer.Option(help="Host name or IP under which sites dial; may be repeated.")
+    ] = None,
+    health_address: Annotated[
+        str | None, typer.Option(help="host:port of the gRPC health service; default: the next port.")
+    ] = None,
+) -> None:
+    """Run the coordinator until it is stopped; the first time it makes CA, certificate and secret.
+
+    Example: semc-server up --home coordinator --address 0.0.0.0:8000 --san coordinator.hospital.example
+    """
+    from server.home import Endpoint, Home
+    from server.supervisor import Listen, Supervisor
+
+    place = Home(home)
+
+    def ready(endpoint: Endpoint) -> None:
+        typer.echo(f"ready: {endpoint.address} (health {endpoint.health_address})")
+        typer.echo(f"give every site this certificate: {place.ca_certificate}")
+        sys.stdout.flush()
+
+    Supervisor(place, Listen.parse(address, health_address), san or []).run(ready)
+
+
+@app.command()
+def enrol(
+    site: Annotated[str, typer.Argument(help="The name in the site's own file.")],
+    public_key: Annotated[Path, typer.Option(help="Public key made by `semc-client keygen`.")],
+    images: Annotated[
+        int, typer.Option(min=1, help="Training images agreed with the site; weighs its updates.")
+    ],
+    home: HomeOption = DEFAULT_HOME,
+    output: FormatOption = Format.TEXT,
+) -> None:
+    """Register a hospital's key with the running coordinator; repeat to change its number of images.
+
+    Example: semc-server enrol north --public-key north.pub --images 412
+    """
+    from server.enrolment import enrol as enrol_site
+    from server.home import Home
+
+    enrolment = enrol_site(Home(home), site, public_key, images)
+    if output is Format.JSON:
+        typer.echo(json.dumps({"site": site, "node_id": enrolment.node_id, "images": enrolment.num_examples}))
+    else:
+        typer.echo(f"enrolled {site}: node {enrolment.node_id}, {enrolment.num_examples} images")
+
+
+@app.command()
+def revoke(
+    site: Annotated[str, typer.Argument(help="Name of an enrolled site.")], home: HomeOption = DEFAULT_HOME
+) -> None:
+    """Take a hospital's key away; it is turned away from its next request on.
+
+    Example: semc-server revoke north
+    """
+    from server.enrolment import revoke as revoke_site
+    from server.home import Home
+
+    revoke_site(Home(home), site)
+    typer.echo(f"revoked {site}")
+
+
+@app.command()
+def run(
+    study: Annotated[str, typer.Argument(help="Study YAML, or the name of a packaged study.")],
+    home: HomeOption = DEFAULT_HOME,
+    output: FormatOption = Format.TEXT,
+) -> None:
+    """Run a study across its enrolled hospitals and follow it to its end.
+
+    The exit code says how it ended: 0 complete, 51 complete on a subset, 50 quorum lost, 52 failed.
+
+    Example: semc-server run study.yaml --home coordinator
+    """
+    from rich.console import Console
+
+    from semc.config import load_study
+    from server.home import Home
+    from server.progress import LiveProgress
+    from server.submit import follow, submit
+
+    place = Home(home)
+    folder, run_id = submit(place, load_study(study))
+    with LiveProgress(Console(stderr=True, quiet=output is Format.JSON)) as progress:
+        result = follow(place, folder, run_id, progress.show)
+    if output is Format.JSON:
+        typer.echo(result.model_dump_json(indent=2))
+    else:
+        from semc.reporting.tables import site_table
+
+        Console().print(site_table(result))
+        typer.echo(f"{result.outcome.replace('_', ' ')}; run {folder.root.name}")
+    raise typer.Exit(int(result.exit_code()))
+
+
+@app.command()
+def status(home: HomeOption = DEFAULT_HOME, output: FormatOption = Format.TEXT) -> None:
+    """Show whether the coordinator serves, which hospitals are online, and what ran.
+
+    Example: semc-server status --format json
+    """
+    from server.health import Health
+    from server.home import Home
+    from server.status import read_status
+
+    state = read_status(Home(home))
+    if output is Format.JSON:
+        typer.echo(json.dumps(state.to_json(), indent=2))
+    else:
+        typer.echo(f"coordinator {state.address}: {state.health}")
+        typer.echo(f"certificate: {state.certificate_days_left:.0f} days left")
+        for entry in state.sites:
+            typer.echo(f"site {entry.site}: {entry.state}, {entry.num_examples} images")
+        for made in state.runs:
+            typer.echo(f"run {made.run}: {made.outcome.replace('_', ' ')}")
+    if state.health is not Health.SERVING:
+        raise typer.Exit(int(ExitCode.SERVER_UNREACHABLE))
+
+
+@app.command()
+def report(
+    run_name: Annotated[
+        str | None, typer.Argument(metavar="[RUN]", help="A run; default: the latest.")
+    ] = None,
+    out: Annotated[Path, typer.Option("--out", help="The HTML file to write.")] = Path("report.html"),
+    home: HomeOption = DEFAULT_HOME,
+) -> None:
+    """Write a finished run's report as one HTML page.
+
+    Example: semc-server report --out report.html
+    """
+    from server.home import Home
+    from server.submit import find_run, write_report
+
+    typer.echo(f"report: {write_report(find_run(Home(home), run_name), out)}")
+
+
+def main() -> None:
+    """Run the command line; bad input ends with one line and its numbered exit code."""
+    try:
+        app()
+    except SemcError as error:
+        if "--debug" in sys.argv:
+            raise
+        typer.echo(error.line(), err=True)
+        sys.exit(int(error.code))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,156 @@
+"""One message to every named site, and their answers as they come, until the deadline.
+
+The rules are Flower's facts turned into waits: a site is asked for its reply only while it is online (asking
+for an offline node's reply makes Flower delete it), one message number per pull (many inflate together in
+memory), and what a site that goes offline had in hand is waited for, since the same SuperNode may return with
+the result.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from flwr.app import Message, RecordDict
+from flwr.serverapp import Grid
+
+from server.inbound import Question
+from server.pace import Pace
+from server.receipts import Reason, Receipt, SiteState
+from server.roster import Roster
+
+
+@dataclass(frozen=True)
+class Arrival:
+    """An answer, unchecked, with the question it must fit."""
+
+    question: Question
+    reply: Message
+
+
+@dataclass(frozen=True)
+class Absence:
+    """A site that gave no answer, and why."""
+
+    site: str
+    receipt: Receipt
+
+
+@dataclass
+class _Letter:
+    """What is known of one site's message."""
+
+    question: Question | None = None
+    offline_since: float | None = None
+
+
+class Exchange:
+    """Sends one content to all named sites and gathers what comes back.
+
+    Args:
+        grid: Flower's way to the nodes.
+        roster: The study's sites.
+        content: What every site is sent.
+        message_type: TRAIN or EVALUATE.
+        group: Flower's group of the messages: the round.
+        deadline_seconds: Longest time from the first message to the last answer.
+        enough: Whether the answers so far make a quorum; offline sites are then waited for no longer than a
+            grace.
+        pace: Waits.
+    """
+
+    def __init__(
+        self,
+        grid: Grid,
+        roster: Roster,
+        content: RecordDict,
+        message_type: str,
+        *,
+        group: str,
+        deadline_seconds: float,
+        enough: Callable[[], bool],
+        pace: Pace,
+    ) -> None:
+        self._grid, self._roster, self._content, self._type = grid, roster, content, message_type
+        self._group, self._deadline, self._enough, self._pace = group, deadline_seconds, enough, pace
+        self._letters = {site: _Letter() for site in roster.sites}
+
+    def answers(self) -> Iterator[Arrival | Absence]:
+        """Yield exactly one item per named site, in the order they come."""
+        start = time.monotonic()
+        while self._letters:
+            self._roster.refresh()
+            yield from self._unable()
+            self._send(time.monotonic() - start)
+            yield from self._arrived()
+            waited = time.monotonic() - start
+            if waited >= self._deadline or self._only_lost_sites_remain():
+                yield from self._absent()
+                return
+            if self._letters:
+                time.sleep(min(self._pace.next_poll(waited), max(0.0, self._deadline - waited)))
+
+    def _unable(self) -> Iterator[Absence]:
+        """Give up on sites whose handshake failed."""
+        for site in list(self._letters):
+            receipt = self._roster.not_joined(site)
+            if receipt is not None:
+                del self._letters[site]
+                yield Absence(site, receipt)
+
+    def _send(self, waited: float) -> None:
+        """Send to every online site that has nothing yet; the shared content is stored once."""
+        sites = [
+            site
+            for site, letter in self._letters.items()
+            if letter.question is None and self._roster.is_online(site)
+        ]
+        nodes = [node for site in sites if (node := self._roster.node(site)) is not None]
+        ttl = self._deadline - waited
+        if not nodes or ttl <= 0:
+            return
+        messages = [Message(self._content, node, self._type, ttl=ttl, group_id=self._group) for node in nodes]
+        identifiers = list(self._grid.push_messages(messages))
+        if len(identifiers) != len(messages):  # Flower stored none, or does not say which
+            identifiers = [""] * len(messages)
+        for site, node, identifier in zip(sites, nodes, identifiers, strict=True):
+            self._letters[site].question = Question(site, node, identifier or "", self._type)
+
+    def _arrived(self) -> Iterator[Arrival | Absence]:
+        """Look once for each site's answer."""
+        for site, letter in list(self._letters.items()):
+            if not self._roster.is_online(site):
+                letter.offline_since = letter.offline_since or time.monotonic()
+                continue
+            letter.offline_since = None
+            if letter.question is None:
+                continue
+            if not letter.question.message_id:
+                del self._letters[site]
+                yield Absence(site, Receipt(SiteState.DROPPED, Reason.NOT_SENT))
+                continue
+            for reply in self._grid.pull_messages([letter.question.message_id]):
+                del self._letters[site]
+                yield Arrival(letter.question, reply)
+                break
+
+    def _only_lost_sites_remain(self) -> bool:
+        """Whether the quorum is met and nobody but long-offline sites is missing."""
+        limit = time.monotonic() - self._pace.offline_grace
+        return self._enough() and all(
+            letter.offline_since is not None and letter.offline_since < limit
+            for letter in self._letters.values()
+        )
+
+    def _absent(self) -> Iterator[Absence]:
+        """Close the round for everyone who has not answered."""
+        for site, letter in list(self._letters.items()):
+            del self._letters[site]
+            if letter.question is None:
+                receipt = Receipt(SiteState.DROPPED, Reason.ABSENT)
+            elif letter.offline_since is not None:
+                receipt = Receipt(SiteState.DROPPED, Reason.OFFLINE)
+            else:
+                receipt = Receipt(SiteState.LATE, Reason.DEADLINE)
+            yield Absence(site, receipt)

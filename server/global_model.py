@@ -1,0 +1,44 @@
+"""The federation's model as the coordinator holds it: the shared tensors, and what is known of them."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from semc.config import StudyConfig
+from semc.models import build_model
+from semc.parameter_exchange import batch_norm_names, shared_schema, shared_shapes, split_parameters
+from semc.wire import WireDtype, pack
+
+
+@dataclass(frozen=True)
+class GlobalModel:
+    """What every site starts a study from."""
+
+    tensors: Mapping[str, Tensor]
+    """Shared tensors by state key, float32, drawn from the study's seed."""
+    shapes: Mapping[str, tuple[int, ...]]
+    schema: str
+    """Fingerprint a site must reproduce."""
+    batch_norm: frozenset[str]
+    """Shared keys of batch norm, which no server optimiser touches."""
+
+
+def initial_model(study: StudyConfig) -> GlobalModel:
+    """Build the study's network once and keep its shared part."""
+    network = build_model(study)
+    bn = study.federation.bn
+    return GlobalModel(
+        tensors=split_parameters(network, bn).shared,
+        shapes=shared_shapes(network, bn),
+        schema=shared_schema(network, bn),
+        batch_norm=batch_norm_names(network, bn),
+    )
+
+
+def weights_sha256(tensors: Mapping[str, Tensor], dtype: WireDtype) -> str:
+    """Return the SHA-256 (hex) of shared tensors as they are sent; equal weights give equal text."""
+    return hashlib.sha256(pack(tensors, dtype)).hexdigest()

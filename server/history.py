@@ -1,0 +1,152 @@
+"""What a study has shown so far: receipts, losses and counts, round by round; becomes `result.json`.
+
+Sites evaluate weights when they receive them, so the counts in the replies of round R + 1 (or of the closing
+evaluation) belong to the weights that round R made, and are filed there.
+"""
+
+from __future__ import annotations
+
+import platform
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import flwr
+import torch
+
+import semc
+from semc.config import StudyConfig
+from semc.metrics import Confusion
+from semc.reporting import RoundResult, SiteResult, StudyResult
+from semc.reporting.result import Outcome
+from server.inbound import CheckedReply
+from server.receipts import RoundReceipt, SiteState
+from server.registry import Registry
+
+_ALWAYS_LOCAL: Final = (
+    "images, labels, file names and patient identifiers",
+    "class counts",
+    "memory queue of embeddings",
+    "optimiser and random state",
+)
+_BN_LOCAL: Final[dict[str, tuple[str, ...]]] = {
+    "average": (),
+    "silo": ("batch-norm running statistics",),
+    "fedbn": ("batch-norm running statistics", "batch-norm gamma and beta"),
+}
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Macro-F1 of one round's weights over the sites that measured it."""
+
+    mean: float
+    worst: float
+    worst_site: str
+
+
+@dataclass
+class History:
+    """Grows with the study; one per run."""
+
+    study: StudyConfig
+    registry: Registry
+    rounds: list[RoundResult] = field(default_factory=list)
+    complete: bool = True
+    """Whether every named site was in, in every exchange so far."""
+    _losses: dict[int, dict[str, float]] = field(default_factory=dict)
+
+    def add_reply(self, round_number: int, reply: CheckedReply) -> None:
+        """File a training reply of a round: its loss here, its counts under the round before."""
+        if reply.metrics.train_loss is not None:
+            self._losses.setdefault(round_number, {})[reply.site] = reply.metrics.train_loss
+        self.add_counts(round_number - 1, reply)
+
+    def add_counts(self, round_number: int, reply: CheckedReply) -> None:
+        """File a site's confusion counts of the weights that a round made; round 0 is the untrained model."""
+        if not 1 <= round_number <= len(self.rounds):
+            return
+        filed = self.rounds[round_number - 1]
+        validation, test = dict(filed.validation), dict(filed.test)
+        if reply.metrics.validation is not None:
+            validation[reply.site] = reply.metrics.validation.to_list()
+        if reply.metrics.test is not None:
+            test[reply.site] = reply.metrics.test.to_list()
+        self.rounds[round_number - 1] = filed.model_copy(update={"validation": validation, "test": test})
+
+    def add_round(self, receipt: RoundReceipt, seconds: float) -> None:
+        """Close a round."""
+        self.note(receipt)
+        self.rounds.append(
+            RoundResult(
+                round=receipt.round_number,
+                seconds=seconds,
+                receipts={site: entry.state.value for site, entry in receipt.sites.items()},
+                reasons={
+                    site: str(entry.reason)
+                    for site, entry in receipt.sites.items()
+                    if entry.state is not SiteState.IN
+                },
+                train_loss=dict(sorted(self._losses.pop(receipt.round_number, {}).items())),
+            )
+        )
+
+    def note(self, receipt: RoundReceipt) -> None:
+        """Remember whether a named site was missing."""
+        self.complete = self.complete and receipt.complete
+
+    def scores(self, round_number: int) -> Scores | None:
+        """Return macro-F1 of a round's weights on validation images (test, where a site has none)."""
+        if not 1 <= round_number <= len(self.rounds):
+            return None
+        filed = self.rounds[round_number - 1]
+        by_site: dict[str, float] = {}
+        for site in sorted({*filed.validation, *filed.test}):
+            counts = filed.validation.get(site) or filed.test[site]
+            score = Confusion.from_list(counts, len(self.study.data.classes)).macro_f1
+            if score is not None:
+                by_site[site] = score
+        if not by_site:
+            return None
+        worst = min(by_site, key=lambda site: (by_site[site], site))
+        return Scores(sum(by_site.values()) / len(by_site), by_site[worst], worst)
+
+    def result(self, outcome: Outcome, final_weights_sha256: str, seconds: float) -> StudyResult:
+        """Return the study as it stands."""
+        study = self.study
+        last = self.rounds[-1].test if self.rounds else {}
+        return StudyResult(
+            study_name=study.name,
+            description=study.description,
+            digest=study.digest(),
+            seed=study.seed,
+            classes=list(study.data.classes),
+            settings=study.model_dump(mode="json"),
+            privacy=study.privacy.mode,
+            outcome=outcome,
+            bn=study.federation.bn,
+            what_is_local=[*_ALWAYS_LOCAL, *_BN_LOCAL[study.federation.bn]],
+            rounds=list(self.rounds),
+            sites=[
+                SiteResult(
+                    site=site,
+                    num_train_examples=self.registry.sites[site].num_examples,
+                    test_confusion=last.get(site),
+                )
+                for site in study.federation.sites
+            ],
+            final_weights_sha256=final_weights_sha256,
+            seconds=seconds,
+            software={
+                "semc": semc.__version__,
+                "flwr": flwr.__version__,
+                "torch": str(torch.__version__),
+                "python": platform.python_version(),
+            },
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """Return what a checkpoint keeps of it."""
+        return {
+            "rounds": [entry.model_dump(mode="json") for entry in self.rounds],
+            "complete": self.complete,
+        }

@@ -1,0 +1,174 @@
+"""The coordinator's home: one folder that holds everything the coordinating centre owns.
+
+```
+ca.crt  ca.key          rehearsal authority; every site gets ca.crt (no ca.key: the centre's own authority)
+server.crt  server.key  TLS certificate of the SuperLink
+superexec.secret        shared by SuperLink and executor, so that nobody else takes their tasks
+state.db                Flower's database: registered keys, runs, messages in flight (weights), mode 0600
+registry.json           enrolment record: site, key, number of images, node
+endpoint.json           where the running coordinator listens
+flower/                 Flower's own home (FLWR_HOME) with the command line's connection
+logs/                   superlink.log, executor.log
+runs/<run>/             one folder per run, see server/run_folder.py
+lock                    held by `semc-server up`
+```
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Final
+
+from semc.exit_codes import ExitCode, SemcError
+from server.run_folder import RunFolder
+
+HOME_VARIABLE: Final = "SEMC_SERVER_HOME"
+"""Environment variable that names the home."""
+
+_RUN_NAME: Final = re.compile(r"[a-z0-9][a-z0-9_-]{0,79}")
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """Where a running coordinator listens, as programs on its own machine reach it."""
+
+    address: str
+    """host:port of the SuperLink on the loopback interface."""
+    health_address: str
+    """host:port of the gRPC health service."""
+    pid: int
+    """Process of `semc-server up`."""
+
+
+@dataclass(frozen=True)
+class Home:
+    """Places inside the coordinator's home."""
+
+    root: Path
+
+    @property
+    def ca_certificate(self) -> Path:
+        """Certificate that every site needs."""
+        return self.root / "ca.crt"
+
+    @property
+    def ca_key(self) -> Path:
+        """Key of the rehearsal authority; absent where the centre has its own."""
+        return self.root / "ca.key"
+
+    @property
+    def server_certificate(self) -> Path:
+        """Certificate of the SuperLink."""
+        return self.root / "server.crt"
+
+    @property
+    def server_key(self) -> Path:
+        """Key of the SuperLink."""
+        return self.root / "server.key"
+
+    @property
+    def secret(self) -> Path:
+        """Secret shared by SuperLink and executor."""
+        return self.root / "superexec.secret"
+
+    @property
+    def database(self) -> Path:
+        """Flower's database."""
+        return self.root / "state.db"
+
+    @property
+    def flower(self) -> Path:
+        """Flower's own home."""
+        return self.root / "flower"
+
+    @property
+    def logs(self) -> Path:
+        """Logs of the children."""
+        return self.root / "logs"
+
+    @property
+    def runs(self) -> Path:
+        """Folder of all runs."""
+        return self.root / "runs"
+
+    @property
+    def _endpoint_file(self) -> Path:
+        return self.root / "endpoint.json"
+
+    def run(self, name: str) -> RunFolder | None:
+        """Return the folder of a run; None where the name, which a bundle brings, could not be one."""
+        return RunFolder(self.runs / name) if _RUN_NAME.fullmatch(name) else None
+
+    def new_run_name(self, study_name: str, digest: str) -> str:
+        """Return a run name that is not taken: `<study>-<12 digits of the digest>-<number>`."""
+        stem = f"{study_name}-{digest[:12]}-"
+        numbers = [
+            int(number)
+            for path in self.runs.glob(f"{stem}*")
+            if (number := path.name.removeprefix(stem)).isdecimal()
+        ]
+        return f"{stem}{max(numbers, default=0) + 1:03d}"
+
+    def latest_run(self) -> RunFolder | None:
+        """Return the run that was made last, None where there is none."""
+        runs = [path for path in self.runs.glob("*") if path.is_dir()]
+        return RunFolder(max(runs, key=lambda path: path.stat().st_mtime)) if runs else None
+
+    def write_endpoint(self, endpoint: Endpoint) -> None:
+        """Tell other commands where this coordinator listens."""
+        part = self._endpoint_file.with_suffix(".part")
+        part.write_text(json.dumps(asdict(endpoint), indent=2), encoding="utf-8")
+        os.replace(part, self._endpoint_file)
+
+    def endpoint(self) -> Endpoint:
+        """Return where the coordinator of this home listens, running or not.
+
+        Raises:
+            SemcError: SERVER_UNREACHABLE where it was never started.
+        """
+        try:
+            return Endpoint(**json.loads(self._endpoint_file.read_text(encoding="utf-8")))
+        except (OSError, ValueError, TypeError) as error:
+            raise SemcError(
+                ExitCode.SERVER_UNREACHABLE,
+                "No coordinator was started with this home.",
+                "run `semc-server up --home DIR` first, and give the same --home here",
+            ) from error
+
+    @contextmanager
+    def lock(self, name: str, *, wait: bool) -> Iterator[None]:
+        """Hold one of the home's locks; a process that dies releases it.
+
+        Args:
+            name: File name of the lock.
+            wait: Wait for another holder instead of refusing.
+
+        Raises:
+            SemcError: ALREADY_RUNNING where another process holds it, DISK where the home is not writable.
+        """
+        import fcntl
+
+        try:
+            stream = (self.root / name).open("w")
+        except OSError as error:
+            raise SemcError(
+                ExitCode.DISK,
+                f"The coordinator's home cannot be written ({error.strerror}).",
+                "create it and make it writable",
+            ) from error
+        with stream:
+            try:
+                fcntl.flock(stream, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+            except BlockingIOError as error:
+                raise SemcError(
+                    ExitCode.ALREADY_RUNNING,
+                    "A coordinator already runs with this home.",
+                    "use it, stop it first, or give another --home",
+                ) from error
+            yield

@@ -1,0 +1,27 @@
+"""How fast the coordinator looks and how long it waits where the study does not say."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Pace:
+    """Waits of the round loop, seconds."""
+
+    poll: float = 0.05
+    """First wait between two looks for replies."""
+    slowest_poll: float = 1.0
+    """Longest wait between two looks; the wait grows to 2 % of the time already spent."""
+    roster: float = 0.5
+    """Wait between two looks at who is online."""
+    offline_grace: float = 180.0
+    """How long a round whose quorum is met stays open for a site that went offline; a network cut of 80 s is
+    noticed after up to 60 s and must not cost the site its work."""
+    online_margin: float = 5.0
+    """A site whose heartbeat lease ends sooner than this counts as offline: asking for its reply then would
+    make Flower delete the message."""
+
+    def next_poll(self, waited: float) -> float:
+        """Return the next wait after having waited this long."""
+        return min(self.slowest_poll, max(self.poll, 0.02 * waited))

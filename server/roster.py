@@ -1,0 +1,217 @@
+"""Who is who: which online node is which named site, and whether it would run this study.
+
+A deployed node is known by the key it proved to the SuperLink; it must then give the name that key is
+enrolled under. A simulated node has no key and is who it says. Before the first round every site is asked
+(QUERY) for its name, its versions and the fingerprint of the network it builds from the study, so that a
+mismatch shows before anyone trains. Nodes that are not of the study are never sent anything.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+import flwr
+from flwr.app import ConfigRecord, Message, MessageType
+from flwr.serverapp import Grid
+
+import semc
+from semc import protocol
+from semc.config import StudyConfig
+from semc.exit_codes import ExitCode, SemcError
+from server.events import Event, EventLog
+from server.inbound import Question, UnacceptableError, check_sender
+from server.messages import hello_content
+from server.pace import Pace
+from server.receipts import Reason, Receipt, RoundReceipt, SiteState, receipt_of_error
+from server.registry import Registry
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """A handshake under way or answered."""
+
+    question: Question
+    activation: str
+    """When the node last started; a restarted node has forgotten its message and is asked again."""
+
+
+class Roster:
+    """The study's sites and their nodes, kept up to date while the study runs.
+
+    Args:
+        grid: Flower's way to the nodes.
+        study: Names the sites.
+        registry: Their enrolment.
+        schema: Fingerprint of the shared tensors, see :func:`semc.parameter_exchange.shared_schema`.
+        events: Told who joined and who did not.
+        pace: Waits.
+    """
+
+    def __init__(
+        self, grid: Grid, study: StudyConfig, registry: Registry, schema: str, events: EventLog, pace: Pace
+    ) -> None:
+        self.sites = study.federation.sites
+        self._grid, self._study, self._registry = grid, study, registry
+        self._schema, self._events, self._pace = schema, events, pace
+        self._next_look = 0.0
+        self._online: dict[int, float] = {}
+        self._asked: dict[int, _Asked] = {}
+        self._waiting: set[int] = set()
+        self._joined: dict[str, int] = {}
+        self._not_joined: dict[str, Receipt] = {}
+        self._nameless: list[Receipt] = []
+
+    def node(self, site: str) -> int | None:
+        """Return the node of a site that joined, else None."""
+        return self._joined.get(site)
+
+    def is_online(self, site: str) -> bool:
+        """Whether a site joined and may be asked for a reply now."""
+        node_id = self._joined.get(site)
+        return node_id is not None and self._node_is_online(node_id)
+
+    def not_joined(self, site: str) -> Receipt | None:
+        """Return why a site that answered the handshake may not take part, else None.
+
+        A simulated site that declines before giving its name is counted once every other site is known.
+        """
+        unknown = len(self.sites) - len(self._joined) - len(self._not_joined)
+        if site not in self._joined and site not in self._not_joined and 0 < unknown <= len(self._nameless):
+            return self._nameless[0]
+        return self._not_joined.get(site)
+
+    def join(self) -> None:
+        """Wait until every site has answered the handshake, or the join timeout ends.
+
+        Raises:
+            SemcError: QUORUM_LOST where fewer sites than the quorum joined.
+        """
+        federation = self._study.federation
+        start = time.monotonic()
+        while time.monotonic() - start < federation.join_timeout_seconds:
+            self.refresh()
+            answered = len(self._joined) + len(self._not_joined) + len(self._nameless)
+            if answered >= len(self.sites):
+                break
+            time.sleep(self._pace.next_poll(time.monotonic() - start))
+        if len(self._joined) < federation.effective_quorum:
+            raise self._too_few()
+
+    def ask_again(self) -> None:
+        """Give every site that did not join another chance; its next answer counts."""
+        self._not_joined.clear()
+        self._nameless.clear()
+        kept = self._waiting | set(self._joined.values())
+        self._asked = {node_id: asked for node_id, asked in self._asked.items() if node_id in kept}
+
+    def refresh(self) -> None:
+        """Look who is online, greet new nodes and read their answers; at most every `pace.roster` seconds."""
+        now = time.monotonic()
+        if now < self._next_look:
+            return
+        self._next_look = now + (self._pace.roster if self._all_known() else self._pace.poll)
+        nodes = list(self._grid.get_nodes())
+        self._online = {
+            node.node_id: node.online_until if node.HasField("online_until") else float("inf")
+            for node in nodes
+        }
+        for node in nodes:
+            if self._node_is_online(node.node_id):
+                self._greet(node.node_id, node.public_key, node.last_activated_at)
+        for node_id in sorted(self._waiting):
+            if self._node_is_online(node_id):
+                for reply in self._grid.pull_messages([self._asked[node_id].question.message_id]):
+                    self._waiting.discard(node_id)
+                    self._judge(reply, self._asked[node_id].question)
+
+    def _all_known(self) -> bool:
+        return not self._waiting and len(self._joined) + len(self._not_joined) >= len(self.sites)
+
+    def _node_is_online(self, node_id: int) -> bool:
+        return self._online.get(node_id, 0.0) > time.time() + self._pace.online_margin
+
+    def _greet(self, node_id: int, public_key: bytes, activation: str) -> None:
+        """Ask a node that is new, or that restarted before it answered."""
+        known = self._asked.get(node_id)
+        if known is not None and (known.activation == activation or node_id not in self._waiting):
+            return
+        site = ""
+        if self._registry.has_keys:
+            site = self._registry.site_of_key(public_key) or ""
+            if site not in self.sites:
+                return
+        federation = self._study.federation
+        message = Message(
+            hello_content(self._study),
+            node_id,
+            MessageType.QUERY,
+            ttl=federation.join_timeout_seconds,
+            group_id="0",
+        )
+        identifiers = list(self._grid.push_messages([message]))
+        if identifiers and identifiers[0]:
+            question = Question(site, node_id, identifiers[0], MessageType.QUERY)
+            self._asked[node_id] = _Asked(question, activation)
+            self._waiting.add(node_id)
+
+    def _judge(self, reply: Message, question: Question) -> None:
+        """Record that a site joined, or why it may not."""
+        site = question.site
+        if reply.has_error():
+            receipt = receipt_of_error(reply.error.code, reply.error.reason or "")
+            if receipt.state is SiteState.DROPPED:
+                self._asked.pop(question.node_id, None)  # lost on the way: ask again
+                return
+        else:
+            try:
+                site = self._checked_name(reply, question)
+            except UnacceptableError as error:
+                receipt = Receipt(SiteState.REFUSED, error.reason)
+            else:
+                self._joined[site] = question.node_id
+                self._not_joined.pop(site, None)
+                self._events.write(Event.JOINED, site=site)
+                return
+        if site:
+            self._not_joined[site] = receipt
+        else:
+            self._nameless.append(receipt)
+        self._events.write(Event.NOT_JOINED, site=site, state=receipt.state, reason=receipt.reason)
+
+    def _checked_name(self, reply: Message, question: Question) -> str:
+        """Return the site's name once everything it says fits the study.
+
+        Raises:
+            UnacceptableError: With the code for the receipt.
+        """
+        check_sender(reply, question)
+        record = reply.content.get(protocol.CONFIG)
+        if not isinstance(record, ConfigRecord) or len(reply.content) != 1:
+            raise UnacceptableError(Reason.RECORDS)
+        name = record.get(protocol.SITE)
+        taken = self._joined.get(str(name), question.node_id) != question.node_id
+        if not isinstance(name, str) or name not in self.sites or name != (question.site or name) or taken:
+            raise UnacceptableError(Reason.NAME)
+        versions = (record.get(protocol.FLOWER_INSTALLED), record.get(protocol.SOFTWARE_VERSION))
+        if versions != (flwr.__version__, semc.__version__):
+            raise UnacceptableError(Reason.VERSION)
+        if record.get(protocol.SHARED_SCHEMA) != self._schema:
+            raise UnacceptableError(Reason.SCHEMA)
+        return name
+
+    def _too_few(self) -> SemcError:
+        """Return the error that says who is missing and why."""
+        absent = Receipt(SiteState.DROPPED, Reason.ABSENT)
+        missing = RoundReceipt(
+            0,
+            {site: self._not_joined.get(site, absent) for site in self.sites if site not in self._joined},
+        ).missing()
+        nameless = "".join(f"; a site {receipt.state} ({receipt.reason})" for receipt in self._nameless)
+        federation = self._study.federation
+        return SemcError(
+            ExitCode.QUORUM_LOST,
+            f"{len(self._joined)} of the {federation.effective_quorum} sites needed joined: "
+            f"{missing}{nameless}.",
+            "start the missing sites (`semc-client --site X`) and read the log of those that declined",
+        )

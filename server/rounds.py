@@ -1,0 +1,229 @@
+"""The round loop: join, then train, check, aggregate and save round after round, and evaluate what came out.
+
+It runs unchanged over Flower's deployed grid and its simulation's. Flower's own `Strategy.start` waits for
+ever, asks whoever is online, holds every reply in memory, averages unchecked and saves nothing; here the
+sites are named, every wait has an end, each reply is checked and spooled on arrival, a round below its quorum
+stops the study, and the checkpoint is on disk before the next round is sent.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+
+from flwr.app import Message, MessageType
+from flwr.serverapp import Grid
+from torch import Tensor
+
+from semc.config import StudyConfig
+from semc.exit_codes import ExitCode, SemcError
+from semc.reporting import StudyResult
+from semc.reporting.result import Outcome
+from semc.wire import WireError, pack
+from server.aggregation import Spool, build_strategy
+from server.events import Event, EventLog
+from server.exchange import Absence, Exchange
+from server.global_model import initial_model, weights_sha256
+from server.history import History
+from server.inbound import (
+    CheckedReply,
+    Expected,
+    Question,
+    Refusal,
+    check_evaluation_reply,
+    check_training_reply,
+)
+from server.messages import work_content
+from server.pace import Pace
+from server.receipts import Receipt, RoundReceipt, SiteState
+from server.registry import Registry
+from server.roster import Roster
+from server.round_checkpoint import save_round
+from server.run_folder import RunFolder
+from server.site_weights import site_weights
+
+Check = Callable[[Message, Question, Expected], CheckedReply | Refusal]
+
+
+def run_study(
+    grid: Grid, study: StudyConfig, registry: Registry, folder: RunFolder, pace: Pace | None = None
+) -> StudyResult:
+    """Run a whole study and write its checkpoints, events and result.
+
+    Args:
+        grid: Flower's way to the nodes.
+        study: The resolved study.
+        registry: Enrolment of the study's sites.
+        folder: Where everything is written.
+        pace: Waits; by default those of a deployment.
+
+    Returns:
+        The result, also in the folder's `result.json`.
+
+    Raises:
+        SemcError: KEY_UNREGISTERED, QUORUM_LOST (the result up to there is written), RUN_FAILED where the
+            model diverged, DISK.
+    """
+    return _StudyRun(grid, study, registry, folder, pace or Pace()).run()
+
+
+class _StudyRun:
+    """The state of one run."""
+
+    def __init__(
+        self, grid: Grid, study: StudyConfig, registry: Registry, folder: RunFolder, pace: Pace
+    ) -> None:
+        self._start = time.monotonic()
+        self._grid, self._study, self._folder, self._pace = grid, study, folder, pace
+        self._federation = study.federation
+        self._weights = site_weights(study.federation, registry)
+        self._events = EventLog(folder.events_file)
+        self._model = initial_model(study)
+        self._tensors: Mapping[str, Tensor] = self._model.tensors
+        self._expected = Expected(self._model.shapes, study.federation.wire_dtype, len(study.data.classes))
+        self._strategy = build_strategy(study.federation)
+        self._spool = Spool(folder.spool)
+        self._history = History(study, registry)
+        self._roster = Roster(grid, study, registry, self._model.schema, self._events, pace)
+
+    def run(self) -> StudyResult:
+        """Join, train every round, evaluate the last model, write the result."""
+        federation = self._federation
+        self._events.write(
+            Event.STARTED, sites=federation.sites, rounds=federation.rounds, digest=self._study.digest()
+        )
+        try:
+            self._roster.join()
+            self._save(0)
+            for round_number in range(1, federation.rounds + 1):
+                self._train_round(round_number)
+            self._closing_evaluation()
+        except SemcError as error:
+            self._finish("quorum_lost" if error.code is ExitCode.QUORUM_LOST else "failed")
+            raise
+        return self._finish("complete" if self._history.complete else "complete_on_subset")
+
+    def _train_round(self, round_number: int) -> None:
+        """Send the model, gather and spool what is valid, aggregate, save."""
+        start = time.monotonic()
+        self._events.write(Event.ROUND, round=round_number, of=self._federation.rounds)
+        self._spool.clear()
+        receipt = self._exchange(round_number, MessageType.TRAIN, check_training_reply, self._keep)
+        self._report_scores(round_number - 1)
+        if receipt.num_in < self._federation.effective_quorum:
+            self._history.add_round(receipt, time.monotonic() - start)
+            raise SemcError(
+                ExitCode.QUORUM_LOST,
+                f"Round {round_number} ended with {receipt.num_in} of the "
+                f"{self._federation.effective_quorum} sites needed: {receipt.missing()}.",
+                "mend or restart these sites and run the study again; the last checkpoint is kept",
+            )
+        self._tensors = self._strategy.aggregate(self._tensors, self._spool, self._model.batch_norm)
+        self._history.add_round(receipt, time.monotonic() - start)
+        self._save(round_number)
+        self._spool.clear()
+        self._events.write(Event.AGGREGATED, round=round_number, seconds=round(time.monotonic() - start, 3))
+
+    def _closing_evaluation(self) -> None:
+        """Have every site measure the final model."""
+        last = self._federation.rounds
+
+        def keep(_round: int, reply: CheckedReply) -> None:
+            self._history.add_counts(last, reply)
+
+        receipt = self._exchange(last + 1, MessageType.EVALUATE, check_evaluation_reply, keep)
+        self._history.note(receipt)
+        self._report_scores(last)
+
+    def _exchange(
+        self, round_number: int, message_type: str, check: Check, keep: Callable[[int, CheckedReply], None]
+    ) -> RoundReceipt:
+        """Ask every named site once and return what became of each."""
+        receipts: dict[str, Receipt] = {}
+        self._roster.ask_again()
+        exchange = Exchange(
+            self._grid,
+            self._roster,
+            work_content(self._study, round_number, self._payload(round_number)),
+            message_type,
+            group=str(round_number),
+            deadline_seconds=self._federation.deadline_seconds,
+            enough=lambda: RoundReceipt(round_number, receipts).num_in >= self._federation.effective_quorum,
+            pace=self._pace,
+        )
+        for answer in exchange.answers():
+            loss = None
+            if isinstance(answer, Absence):
+                site, receipt = answer.site, answer.receipt
+            else:
+                checked = check(answer.reply, answer.question, self._expected)
+                site = checked.site
+                if isinstance(checked, Refusal):
+                    receipt = checked.receipt
+                else:
+                    keep(round_number, checked)
+                    receipt, loss = Receipt(SiteState.IN), checked.metrics.train_loss
+            receipts[site] = receipt
+            self._events.write(
+                Event.REPLY,
+                round=round_number,
+                site=site,
+                state=receipt.state,
+                reason=receipt.reason,
+                train_loss=loss,
+            )
+        return RoundReceipt(round_number, dict(sorted(receipts.items())))
+
+    def _keep(self, round_number: int, reply: CheckedReply) -> None:
+        """Spool a valid training reply and file its numbers."""
+        assert reply.payload is not None
+        self._spool.add(reply.site, reply.payload, self._weights[reply.site])
+        self._history.add_reply(round_number, reply)
+
+    def _payload(self, round_number: int) -> bytes:
+        """Return the global weights as they are sent."""
+        try:
+            return pack(self._tensors, self._federation.wire_dtype)
+        except WireError as error:
+            raise SemcError(
+                ExitCode.RUN_FAILED,
+                f"After round {round_number - 1} the global model holds numbers that are not finite.",
+                "lower training.learning_rate or federation.server_learning_rate",
+            ) from error
+
+    def _save(self, round_number: int) -> None:
+        """Save the state from which a run could go on."""
+        save_round(
+            self._folder.checkpoints,
+            round_number,
+            self._tensors,
+            self._strategy.state_dict(),
+            self._study.digest(),
+            self._history.to_json(),
+        )
+
+    def _report_scores(self, round_number: int) -> None:
+        """Tell how good a round's weights are, once its counts are in."""
+        scores = self._history.scores(round_number)
+        if scores is not None:
+            self._events.write(
+                Event.EVALUATED,
+                round=round_number,
+                mean_macro_f1=round(scores.mean, 4),
+                worst_macro_f1=round(scores.worst, 4),
+                worst_site=scores.worst_site,
+            )
+
+    def _finish(self, outcome: Outcome) -> StudyResult:
+        """Write the result and return it."""
+        seconds = time.monotonic() - self._start
+        try:
+            fingerprint = weights_sha256(self._tensors, self._federation.wire_dtype)
+        except WireError:
+            fingerprint = ""  # a diverged model has no weights to name
+        result = self._history.result(outcome, fingerprint, seconds)
+        part = self._folder.result_file.with_suffix(".part")
+        part.write_text(result.model_dump_json(indent=1), encoding="utf-8")
+        part.replace(self._folder.result_file)
+        self._events.write(Event.FINISHED, outcome=outcome, seconds=round(seconds, 3))
+        return result

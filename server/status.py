@@ -1,0 +1,80 @@
+"""`semc-server status`: is the coordinator up, who is online, what ran."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+
+from server.control import Control, RunStatus
+from server.health import Health, ask_health
+from server.home import Home
+from server.registry import Registry
+from server.tls import days_left
+
+
+@dataclass(frozen=True)
+class SiteStatus:
+    """One enrolled site."""
+
+    site: str
+    state: str
+    """online | offline | registered | unregistered | unknown"""
+    num_examples: int
+
+
+@dataclass(frozen=True)
+class RunSummary:
+    """One run folder."""
+
+    run: str
+    outcome: str
+    """The result's outcome, or "unfinished"."""
+
+
+@dataclass(frozen=True)
+class CoordinatorStatus:
+    """What `semc-server status` shows."""
+
+    address: str
+    health: Health
+    certificate_days_left: float
+    sites: tuple[SiteStatus, ...]
+    runs: tuple[RunSummary, ...]
+    flower_runs: tuple[RunStatus, ...]
+
+    def to_json(self) -> dict[str, object]:
+        """Return it as JSON values."""
+        return asdict(self)
+
+
+def read_status(home: Home) -> CoordinatorStatus:
+    """Ask a coordinator how it is; one that is down is a status, not an error.
+
+    Raises:
+        SemcError: SERVER_UNREACHABLE where no coordinator was ever started with this home.
+    """
+    endpoint = home.endpoint()
+    health = ask_health(endpoint.health_address)
+    registry = Registry.load(home.root)
+    nodes: dict[int, str] = {}
+    runs: list[RunStatus] = []
+    if health is Health.SERVING:
+        control = Control(home)
+        control.connect()
+        nodes, runs = control.nodes(), control.runs()
+    return CoordinatorStatus(
+        address=endpoint.address,
+        health=health,
+        certificate_days_left=round(days_left(home.server_certificate), 1),
+        sites=tuple(
+            SiteStatus(site, nodes.get(entry.node_id or 0, "unknown"), entry.num_examples)
+            for site, entry in sorted(registry.sites.items())
+        ),
+        runs=tuple(_summary(home, name) for name in sorted(path.name for path in home.runs.glob("*/"))),
+        flower_runs=tuple(runs),
+    )
+
+
+def _summary(home: Home, name: str) -> RunSummary:
+    folder = home.run(name)
+    finished = folder is not None and folder.result_file.is_file()
+    return RunSummary(name, folder.result().outcome if folder is not None and finished else "unfinished")
