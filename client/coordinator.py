@@ -16,6 +16,7 @@ from typing import Final
 
 import httpx
 
+from client.environment import without_proxy_on_loopback
 from semc.config.site import CoordinatorConfig
 from semc.exit_codes import ExitCode, SemcError
 
@@ -24,7 +25,6 @@ ALLOWED_AHEAD_SECONDS: Final = 5.0
 ALLOWED_BEHIND_SECONDS: Final = 300.0
 """Flower refuses an older signature (its TIMESTAMP_TOLERANCE)."""
 
-_LOOPBACK: Final = ("127.0.0.1", "localhost")
 _SECONDS_PER_DAY: Final = 86_400.0
 
 
@@ -36,12 +36,6 @@ class Answer:
     """Days until its certificate expires."""
     clock_ahead_seconds: float | None
     """How far this site's clock is ahead of the coordinator's, +-1 s; None where it states no time."""
-
-
-def without_proxy_on_loopback() -> str:
-    """Return NO_PROXY with the loopback names added: a proxy cannot reach our own processes."""
-    given = [name.strip() for name in os.environ.get("NO_PROXY", os.environ.get("no_proxy", "")).split(",")]
-    return ",".join(dict.fromkeys([*(name for name in given if name), *_LOOPBACK]))
 
 
 def ask(coordinator: CoordinatorConfig, timeout_seconds: float = 5.0) -> Answer:

@@ -98,7 +98,7 @@ def serve(
     poll_seconds: float,
     report: Callable[[Stage], None],
 ) -> None:
-    """Take tasks from a SuperNode until told to stop; run each in this process.
+    """Take tasks from a SuperNode until told to stop, or until the device failed; run each in this process.
 
     Args:
         address: host:port of the SuperNode's loopback runtime API.
@@ -121,8 +121,10 @@ def serve(
             try:
                 got = client.AcquireTask(AcquireTaskRequest(supported_task_types=[TaskType.CLIENT_APP]))
                 if got.HasField("task") and got.token:
-                    _run_task(address, got.token, app, refusal_of, report)
+                    reason = _run_task(address, got.token, app, refusal_of, report)
                     report(Stage.IDLE)
+                    if reason == RefusalCode.DEVICE:
+                        return  # a process that met a CUDA error cannot use the device again
                     continue
             except (httpx.HTTPError, ObjectPullError) as error:
                 report(Stage.IDLE)  # the SuperNode is gone or has given the task up: nobody waits for us
@@ -136,8 +138,8 @@ def _run_task(
     app: ClientApp,
     refusal_of: Callable[[Exception], RefusalCode],
     report: Callable[[Stage], None],
-) -> None:
-    """Pull one message, answer it, push the reply, close the task."""
+) -> str:
+    """Pull one message, answer it, push the reply, close the task; returns the refusal code, "" for none."""
     lost = threading.Event()
     with _connect(_TaskClient, address, RuntimeTokenHttpInterceptor(token)) as client:
         beats = _heartbeats(client, lost)
@@ -149,11 +151,12 @@ def _run_task(
             reply = _answer(app, message, context, fab, refusal_of)
             if lost.is_set():
                 log.warning("the SuperNode gave this task up; its result is dropped")
-                return
+                return ""
             report(Stage.PUSHING)
             reason = reply.error.reason or "" if reply.has_error() else ""
             push_message(client, reply, context)
             push_task_output(client, context, SubStatus.FAILED if reason else SubStatus.COMPLETED, reason)
+            return reason
         finally:
             if beats.is_running:
                 beats.stop()

@@ -8,7 +8,8 @@ import signal
 import sys
 from typing import Final
 
-SUPERVISOR_VARIABLE: Final = "SEMC_SUPERVISOR_PID"
+from client.environment import SUPERVISOR
+
 _PR_SET_PDEATHSIG: Final = 1
 
 
@@ -21,6 +22,6 @@ def end_with_supervisor(with_signal: signal.Signals) -> None:
     if sys.platform != "linux":
         return
     ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, int(with_signal))
-    supervisor = os.environ.get(SUPERVISOR_VARIABLE)
+    supervisor = os.environ.get(SUPERVISOR)
     if supervisor is not None and os.getppid() != int(supervisor):
         os.kill(os.getpid(), with_signal)  # it died before the kernel was asked

@@ -24,6 +24,7 @@ _BY_EXIT_CODE = {
     ExitCode.DEVICE: RefusalCode.DEVICE,
     ExitCode.DISK: RefusalCode.DISK,
     ExitCode.CHECKPOINT_INVALID: RefusalCode.DISK,
+    ExitCode.RUN_FAILED: RefusalCode.DIVERGED,
 }
 
 

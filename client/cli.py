@@ -1,0 +1,152 @@
+"""semc-client: one hospital's command line.
+
+Heavy imports (torch, flwr) wait until a command needs them, so that help is immediate.
+"""
+
+from __future__ import annotations
+
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from semc.exit_codes import ExitCode, SemcError
+
+if TYPE_CHECKING:
+    from semc.config import SiteConfig
+
+SITE_FILE = "site.yaml"
+SITES_FOLDER = "sites"
+
+app = typer.Typer(
+    help="Take part in a federated study with this hospital's own images, which never leave it.",
+    epilog="Example: semc-client --site /srv/semc/site.yaml",
+    invoke_without_command=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    add_completion=False,
+)
+
+
+class Format(StrEnum):
+    """How a command prints its result."""
+
+    TEXT = "text"
+    JSON = "json"
+
+
+class _Options:
+    """What stands before the subcommand."""
+
+    site: str | None = None
+    debug: bool = False
+
+
+@app.callback()
+def client(
+    context: typer.Context,
+    site: Annotated[
+        str | None, typer.Option(help="site.yaml, its folder, or the name of a folder in ./sites.")
+    ] = None,
+    debug: Annotated[bool, typer.Option(help="Show the traceback of an error.")] = False,
+) -> None:
+    """Take part in a federated study with this hospital's own images, which never leave it."""
+    _Options.site, _Options.debug = site, debug
+    if context.invoked_subcommand is None:
+        join()
+
+
+@app.command()
+def join(
+    wait: Annotated[
+        float, typer.Option(min=0, help="Seconds to wait for a coordinator that does not answer yet.")
+    ] = 90.0,
+) -> None:
+    """Take part until SIGTERM or Ctrl-C (the default command).
+
+    Example: semc-client --site north join
+    """
+    from client import join as joining
+
+    path, site = _site()
+    joining.join(path, site, wait)
+
+
+@app.command()
+def check(
+    study: Annotated[
+        str | None, typer.Option(help="Study YAML or packaged study to check the data against.")
+    ] = None,
+    decode: Annotated[str, typer.Option(help="Images to decode: a number per split, or 'all'.")] = "8",
+    output: Annotated[
+        Format, typer.Option("--format", help="text for people, json for scripts.")
+    ] = Format.TEXT,
+) -> None:
+    """Check configuration, data, key, disk, device and the way to the coordinator; changes nothing.
+
+    Example: semc-client --site north check --format json
+    """
+    from client import doctor
+
+    path = _site_file()
+    report = doctor.examine(path, study, decode)
+    typer.echo(report.to_json()) if output is Format.JSON else report.print_table()
+    raise typer.Exit(report.exit_code())
+
+
+@app.command()
+def keygen() -> None:
+    """Make this site's key pair and print the half that is sent to the coordinator.
+
+    Example: semc-client --site north keygen
+    """
+    from client.identity import create_identity, public_key_path
+
+    _, site = _site()
+    identity = create_identity(site.private_key, site.site)
+    public = public_key_path(site.private_key)
+    typer.echo(identity.public_key)
+    typer.echo(f"fingerprint  {identity.fingerprint}")
+    typer.echo(f"public file  {public}   (send this one; {site.private_key.name} stays here)")
+    typer.echo(f"coordinator  semc-server enrol {site.site} --public-key {public.name} --images N")
+
+
+def _site_file() -> Path:
+    """Find the site file that --site means.
+
+    Raises:
+        SemcError: USAGE where --site is missing, CONFIG_NOT_FOUND where it leads nowhere.
+    """
+    if _Options.site is None:
+        raise SemcError(
+            ExitCode.USAGE, "Which site?", "semc-client --site SITE.YAML, or a folder with site.yaml"
+        )
+    given = Path(_Options.site)
+    for path in (given, given / SITE_FILE, Path(SITES_FOLDER) / given / SITE_FILE):
+        if path.is_file():
+            return path.resolve()
+    raise SemcError(
+        ExitCode.CONFIG_NOT_FOUND,
+        f"There is no site file at '{_Options.site}'.",
+        "give the path of site.yaml, its folder, or the name of a folder in ./sites",
+    )
+
+
+def _site() -> tuple[Path, SiteConfig]:
+    from semc.config import load_site
+
+    path = _site_file()
+    return path, load_site(path)
+
+
+def main() -> None:
+    """Run the command line; bad input ends with one line and its numbered exit code."""
+    try:
+        app()
+    except SemcError as error:
+        if _Options.debug:
+            raise
+        typer.echo(error.line(), err=True)
+        sys.exit(int(error.code))

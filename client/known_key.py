@@ -1,0 +1,38 @@
+"""Remembers on disk that the coordinator accepted this site's key.
+
+Flower refuses an unknown key and a site it still shows online with the same words. Only the memory of an
+earlier success tells "never enrolled" (say so at once) from "crashed a moment ago" (offer the key again).
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+
+class KnownKey:
+    """The last success of one key at one coordinator.
+
+    Args:
+        folder: The site's run folder.
+        fingerprint: Of the site's public key.
+        coordinator: host:port.
+    """
+
+    def __init__(self, folder: Path, fingerprint: str, coordinator: str) -> None:
+        self._file = folder / "accepted.json"
+        self._accepted = {"key": fingerprint, "coordinator": coordinator}
+
+    @property
+    def is_known(self) -> bool:
+        """Whether this key was accepted at this coordinator before."""
+        try:
+            return bool(json.loads(self._file.read_text(encoding="utf-8")) == self._accepted)
+        except (OSError, ValueError):
+            return False
+
+    def remember(self) -> None:
+        """Note that the coordinator accepted the key."""
+        if not self.is_known:
+            self._file.parent.mkdir(parents=True, exist_ok=True)
+            self._file.write_text(json.dumps(self._accepted), encoding="utf-8")

@@ -1,0 +1,111 @@
+"""What a site keeps between rounds: on its own disk, per study and round, whole or absent.
+
+Batch-norm statistics, queue and optimiser are this hospital's; they never travel, and Flower's own per-node
+state lives in memory and dies with its process. State R is what was left after round R. A message for round R
+always starts from the newest state before R, so a message that comes twice gives the same answer twice.
+"""
+
+from __future__ import annotations
+
+import shutil
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from torch import Tensor
+
+from client.lock import held
+from semc.checkpoint import STATE_FILE, load_state, prune, save_state, saved_states
+from semc.exit_codes import ExitCode, SemcError
+
+KEPT_ROUNDS: Final = 3
+_PREFIX: Final = "round-"
+_DIGITS_OF_DIGEST: Final = 16
+_PARTS: Final = ("network", "objective", "optimiser")
+
+
+@dataclass(frozen=True)
+class SiteState:
+    """What a site carries from one round to the next; tensors on the CPU, by name."""
+
+    network: dict[str, Tensor]
+    """The network's local part: batch-norm statistics, under `fedbn` gamma and beta too."""
+    objective: dict[str, Tensor]
+    """Queue rows, labels, ids; moving averages."""
+    optimiser: dict[str, Tensor]
+    """Momentum."""
+
+
+class LocalState:
+    """The states of one site in one study.
+
+    Args:
+        state_directory: The site's folder for everything it keeps.
+        site: Name of the hospital.
+        digest: The study's digest; another study has other states.
+    """
+
+    def __init__(self, state_directory: Path, site: str, digest: str) -> None:
+        self._root = state_directory
+        self._folder = state_directory / digest[:_DIGITS_OF_DIGEST]
+        self._owner = {"site": site, "study": digest}
+
+    def lock(self) -> AbstractContextManager[None]:
+        """Hold the site's training lock: one process trains at a time, whatever the study.
+
+        Raises:
+            SemcError: ALREADY_RUNNING where another process holds it, DISK where the folder is not writable.
+        """
+        return held(
+            self._root / "training.lock",
+            "Another process is training with this site's state.",
+            "stop the other process, or give this one its own state_directory",
+        )
+
+    def newest(self, up_to: int) -> SiteState | None:
+        """Return the newest state of round `up_to` or before, or None where there is none.
+
+        Raises:
+            SemcError: CHECKPOINT_INVALID where it is damaged or belongs to another site or study.
+        """
+        earlier = [path for path in saved_states(self._folder, _PREFIX) if _round_of(path) <= up_to]
+        if not earlier:
+            return None
+        tensors, metadata = load_state(earlier[-1])
+        if {key: metadata.get(key) for key in self._owner} != self._owner:
+            raise SemcError(
+                ExitCode.CHECKPOINT_INVALID,
+                "The saved state belongs to another site or study.",
+                "give every site its own state_directory",
+            )
+        return SiteState(**{part: _part(tensors, part) for part in _PARTS})
+
+    def save(self, round_number: int, state: SiteState, incoming_sha256: str) -> None:
+        """Save the state after a round and forget what no message can need any more.
+
+        States of later rounds are forgotten too: a federation that went back to an earlier round has made
+        them untrue.
+
+        Raises:
+            SemcError: DISK.
+        """
+        tensors = {
+            f"{part}/{name}": tensor for part in _PARTS for name, tensor in getattr(state, part).items()
+        }
+        metadata = {**self._owner, "round": round_number, "incoming_sha256": incoming_sha256}
+        save_state(self._folder / f"{_PREFIX}{round_number:05d}", tensors, metadata)
+        for path in saved_states(self._folder, _PREFIX):
+            if _round_of(path) > round_number:
+                (path / STATE_FILE).unlink()
+                shutil.rmtree(path)
+        prune(self._folder, _PREFIX, KEPT_ROUNDS)
+
+
+def _round_of(path: Path) -> int:
+    return int(path.name.removeprefix(_PREFIX))
+
+
+def _part(tensors: dict[str, Tensor], part: str) -> dict[str, Tensor]:
+    prefix = f"{part}/"
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}

@@ -1,0 +1,62 @@
+"""From Flower's context to a hospital: which site file, and what of it stays warm in this process."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from functools import lru_cache
+from pathlib import Path
+from typing import Final
+
+from flwr.app import Context
+
+from client.environment import SITE_FILE
+from client.training_round import SiteTrainer
+from semc.config import StudyConfig, load_site
+from semc.exit_codes import ExitCode, SemcError
+
+_MOST_WARM_SITES: Final = 16
+"""A deployed process serves one site; a simulation's process may be lent to several in turn."""
+
+SiteOf = Callable[[Context], Path]
+"""How an app finds its site file: from the environment where deployed, from the partition in a simulation."""
+
+
+def deployed_site(_context: Context) -> Path:
+    """Return the site file this process was started for.
+
+    Raises:
+        SemcError: CONFIG_NOT_FOUND where the process was not started by `semc-client`.
+    """
+    path = os.environ.get(SITE_FILE)
+    if path is None:
+        raise SemcError(
+            ExitCode.CONFIG_NOT_FOUND, "This process was not told its site file.", "start it with semc-client"
+        )
+    return Path(path)
+
+
+class WarmSite:
+    """A site's configuration and, once a study has arrived, its trainer.
+
+    Args:
+        site_file: The hospital's YAML.
+    """
+
+    def __init__(self, site_file: Path) -> None:
+        self.config = load_site(site_file)
+        self._study: StudyConfig | None = None
+        self._trainer: SiteTrainer | None = None
+
+    def trainer(self, study: StudyConfig) -> SiteTrainer:
+        """Return the trainer of a study, made anew where another study was served before."""
+        if self._trainer is None or study != self._study:
+            self._trainer = None  # let go of the old network before the new one is built
+            self._trainer, self._study = SiteTrainer(self.config, study), study
+        return self._trainer
+
+
+@lru_cache(maxsize=_MOST_WARM_SITES)
+def warm_site(site_file: Path) -> WarmSite:
+    """Return the site of a file, the same object for as long as this process remembers it."""
+    return WarmSite(site_file)

@@ -1,0 +1,222 @@
+"""One site's part of a study: (incoming weights, the site's own state of the round before) -> update.
+
+Everything that decides the result comes from the message, from the state on disk and from seeds derived from
+(study seed, site, round). Only what cannot differ stays warm between rounds: the network object, the
+objective, decoded images. So a deployed, a simulated and a replayed round give the same weights, bit for bit.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Iterable, Iterator, Mapping
+
+import torch
+from torch import Tensor
+
+from client.device import compute_device
+from client.local_state import LocalState, SiteState
+from client.progress import Progress, Report, silent
+from client.round_update import MetricValue, RoundUpdate
+from semc.config import SiteConfig, StudyConfig
+from semc.datasets import (
+    Batch,
+    DecodedCache,
+    ManifestRow,
+    build_site_data,
+    evaluation_batches,
+    training_batches,
+)
+from semc.models import build_model
+from semc.objectives import build_objective
+from semc.parameter_exchange import (
+    ParameterSplit,
+    load_local,
+    merge_shared,
+    shared_schema,
+    shared_shapes,
+    split_parameters,
+)
+from semc.protocol import (
+    ALPHA,
+    EXPERT_USE,
+    NUM_EXAMPLES,
+    TEST_CONFUSION,
+    TRAIN_LOSS,
+    TRAIN_SECONDS,
+    TRAIN_STEPS,
+    VALIDATION_CONFUSION,
+)
+from semc.seed import derive_seed, seed_everything
+from semc.training import Trainer, TrainResult, evaluate
+
+_BYTES_PER_MIB = 1 << 20
+
+
+class SiteTrainer:
+    """Trains and evaluates one study at one site.
+
+    Args:
+        site: The hospital: its data, device, threads and state directory.
+        study: The study.
+
+    Raises:
+        SemcError: Where the site's data or device cannot serve the study.
+    """
+
+    def __init__(self, site: SiteConfig, study: StudyConfig) -> None:
+        torch.set_num_threads(site.threads)
+        self._site, self._study, self._bn = site, study, study.federation.bn
+        self._device = compute_device(site.device)
+        self._data = build_site_data(site.data, study.data, study.training.batch_size)
+        self._decoded = DecodedCache(site.data.cache_mb * _BYTES_PER_MIB)
+        seed_everything(derive_seed(study.seed, site.site, 0))
+        self._network = build_model(study).to(self._device)
+        self._objective = build_objective(study, self._data.class_counts, len(self._data.train))
+        self._trainer = Trainer(study, self._network, self._objective, self._device)
+        self._fresh = self._state_now(split_parameters(self._network, self._bn))
+        self._state = LocalState(site.state_directory, site.site, study.digest())
+        self.shared_shapes = shared_shapes(self._network, self._bn)
+        """Shape of every shared tensor by name."""
+        self.shared_schema = shared_schema(self._network, self._bn)
+        """SHA-256 of the shared tensors' names, shapes and dtypes."""
+
+    @property
+    def steps_per_round(self) -> int:
+        """Optimiser steps of one round at this site."""
+        training = self._study.training
+        if training.local_steps is not None:
+            return training.local_steps
+        assert training.local_epochs is not None
+        # A last batch of one image is merged into its neighbour.
+        num_train, size = len(self._data.train), training.batch_size
+        per_epoch = math.ceil(num_train / size) - (num_train % size == 1 and num_train > 1)
+        return training.local_epochs * per_epoch
+
+    def run_round(
+        self, round_number: int, shared: Mapping[str, Tensor], report: Report = silent
+    ) -> RoundUpdate:
+        """Train one round and save the state it leaves.
+
+        Args:
+            round_number: 1 to the study's rounds; one already trained is trained again from the state before.
+            shared: The federation's weights, exactly the tensors of `shared_shapes`.
+            report: Told each step.
+
+        Returns:
+            The trained shared tensors, and counts of the *incoming* weights on validation and test images
+            (from the second round on; before, the site has no batch-norm statistics).
+
+        Raises:
+            SemcError: STUDY_MISMATCH, DATA_UNREADABLE, DISK, ALREADY_RUNNING, CHECKPOINT_INVALID; RUN_FAILED
+                where the training diverged.
+        """
+        with self._state.lock():
+            seed_everything(derive_seed(self._study.seed, self._site.site, round_number))
+            self._restore(self._state.newest(round_number - 1) or self._fresh, shared)
+            metrics = self._counts(round_number, report) if round_number > 1 else {}
+            result = self._train(round_number, report)
+            split = split_parameters(self._network, self._bn)
+            self._state.save(round_number, self._state_now(split), _sha256(shared))
+        report(Progress("training", round_number, result.steps, result.steps, loss=result.loss))
+        return RoundUpdate(
+            shared=split.shared,
+            metrics={NUM_EXAMPLES: len(self._data.train), **metrics, **_training_metrics(result)},
+        )
+
+    def evaluate(
+        self, shared: Mapping[str, Tensor], round_number: int, report: Report = silent
+    ) -> dict[str, MetricValue]:
+        """Count right and wrong answers of given weights with this site's own batch-norm statistics.
+
+        Args:
+            shared: The federation's weights.
+            round_number: The statistics are those left after this round, or the newest before it.
+            report: Told each step.
+
+        Returns:
+            Confusion counts on validation and test images; the site's state is not changed.
+        """
+        with self._state.lock():
+            self._restore(self._state.newest(round_number) or self._fresh, shared)
+            return {NUM_EXAMPLES: len(self._data.train), **self._counts(round_number, report)}
+
+    def _restore(self, state: SiteState, shared: Mapping[str, Tensor]) -> None:
+        """Make network, objective and optimiser what they were after `state`, with the incoming weights."""
+        load_local(self._network, state.network, self._bn)
+        merge_shared(self._network, shared, self._bn)
+        self._objective.load_state_dict(state.objective)
+        self._trainer.load_state_dict(state.optimiser)
+        self._objective.new_global_weights(self._network)
+
+    def _state_now(self, split: ParameterSplit) -> SiteState:
+        return SiteState(
+            network=split.local,
+            objective={name: tensor.clone() for name, tensor in self._objective.state_dict().items()},
+            optimiser=self._trainer.state_dict(),
+        )
+
+    def _train(self, round_number: int, report: Report) -> TrainResult:
+        training, steps = self._study.training, self.steps_per_round
+        batches = training_batches(
+            self._data.train,
+            self._study.data,
+            self._site.data,
+            batch_size=training.batch_size,
+            num_steps=steps,
+            seed=derive_seed(self._study.seed, self._site.site, round_number, "batches"),
+            decoded=self._decoded,
+            workers=self._site.loader_workers,
+        )
+        return self._trainer.train(
+            _counted(batches, round_number, steps, report),
+            global_step=(round_number - 1) * steps,
+            total_steps=self._study.federation.rounds * steps,
+        )
+
+    def _counts(self, round_number: int, report: Report) -> dict[str, MetricValue]:
+        """Count the present weights' answers on the validation and the test images."""
+        report(Progress("evaluating", round_number))
+        return {
+            VALIDATION_CONFUSION: self._confusion(self._data.validation),
+            TEST_CONFUSION: self._confusion(self._data.test),
+        }
+
+    def _confusion(self, rows: tuple[ManifestRow, ...]) -> list[int]:
+        batches = evaluation_batches(
+            rows,
+            self._study.data,
+            self._site.data,
+            batch_size=self._study.training.batch_size,
+            decoded=self._decoded,
+        )
+        found = evaluate(self._network, batches, len(self._study.data.classes), self._device)
+        return found.confusion.to_list()
+
+
+def _counted(batches: Iterable[Batch], round_number: int, total: int, report: Report) -> Iterator[Batch]:
+    """Pass batches on and tell how many there were."""
+    for done, batch in enumerate(batches):
+        report(Progress("training", round_number, done, total))
+        yield batch
+
+
+def _training_metrics(result: TrainResult) -> dict[str, MetricValue]:
+    metrics: dict[str, MetricValue] = {
+        TRAIN_LOSS: float(result.loss),
+        TRAIN_SECONDS: float(result.seconds),
+        TRAIN_STEPS: result.steps,
+        EXPERT_USE: [float(share) for share in result.expert_use],
+    }
+    if "alpha" in result.terms:
+        metrics[ALPHA] = float(result.terms["alpha"])
+    return metrics
+
+
+def _sha256(tensors: Mapping[str, Tensor]) -> str:
+    """Return the hash of the incoming weights, for the site's own record."""
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        digest.update(name.encode())
+        digest.update(tensors[name].contiguous().view(torch.uint8).numpy())
+    return digest.hexdigest()
