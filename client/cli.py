@@ -37,29 +37,26 @@ class Format(StrEnum):
     JSON = "json"
 
 
-class _Options:
-    """What stands before the subcommand."""
-
-    site: str | None = None
-    debug: bool = False
-
-
 @app.callback()
 def client(
     context: typer.Context,
     site: Annotated[
         str | None, typer.Option(help="site.yaml, its folder, or the name of a folder in ./sites.")
     ] = None,
-    debug: Annotated[bool, typer.Option(help="Show the traceback of an error.")] = False,
+    debug: Annotated[
+        bool, typer.Option("--debug", help="Show the traceback of an error.", show_default=False)
+    ] = False,
 ) -> None:
     """Take part in a federated study with this hospital's own images, which never leave it."""
-    _Options.site, _Options.debug = site, debug
+    del debug  # read in `main`, which also meets errors from before this function
+    context.obj = site
     if context.invoked_subcommand is None:
-        join()
+        join(context)
 
 
 @app.command()
 def join(
+    context: typer.Context,
     wait: Annotated[
         float, typer.Option(min=0, help="Seconds to wait for a coordinator that does not answer yet.")
     ] = 90.0,
@@ -70,12 +67,13 @@ def join(
     """
     from client import join as joining
 
-    path, site = _site()
+    path, site = _site(context)
     joining.join(path, site, wait)
 
 
 @app.command()
 def check(
+    context: typer.Context,
     study: Annotated[
         str | None, typer.Option(help="Study YAML or packaged study to check the data against.")
     ] = None,
@@ -90,21 +88,21 @@ def check(
     """
     from client import doctor
 
-    path = _site_file()
+    path = _site_file(context)
     report = doctor.examine(path, study, decode)
     typer.echo(report.to_json()) if output is Format.JSON else report.print_table()
     raise typer.Exit(report.exit_code())
 
 
 @app.command()
-def keygen() -> None:
+def keygen(context: typer.Context) -> None:
     """Make this site's key pair and print the half that is sent to the coordinator.
 
     Example: semc-client --site north keygen
     """
     from client.identity import create_identity, public_key_path
 
-    _, site = _site()
+    _, site = _site(context)
     identity = create_identity(site.private_key, site.site)
     public = public_key_path(site.private_key)
     typer.echo(identity.public_key)
@@ -113,31 +111,29 @@ def keygen() -> None:
     typer.echo(f"coordinator  semc-server enrol {site.site} --public-key {public.name} --images N")
 
 
-def _site_file() -> Path:
+def _site_file(context: typer.Context) -> Path:
     """Find the site file that --site means.
 
     Raises:
         SemcError: USAGE where --site is missing, CONFIG_NOT_FOUND where it leads nowhere.
     """
-    if _Options.site is None:
-        raise SemcError(
-            ExitCode.USAGE, "Which site?", "semc-client --site SITE.YAML, or a folder with site.yaml"
-        )
-    given = Path(_Options.site)
+    if context.obj is None:
+        raise SemcError(ExitCode.USAGE, "No site is named.", "semc-client --site SITE.YAML (or its folder)")
+    given = Path(context.obj)
     for path in (given, given / SITE_FILE, Path(SITES_FOLDER) / given / SITE_FILE):
         if path.is_file():
             return path.resolve()
     raise SemcError(
         ExitCode.CONFIG_NOT_FOUND,
-        f"There is no site file at '{_Options.site}'.",
+        "There is no site file where --site points.",
         "give the path of site.yaml, its folder, or the name of a folder in ./sites",
     )
 
 
-def _site() -> tuple[Path, SiteConfig]:
+def _site(context: typer.Context) -> tuple[Path, SiteConfig]:
     from semc.config import load_site
 
-    path = _site_file()
+    path = _site_file(context)
     return path, load_site(path)
 
 
@@ -145,8 +141,17 @@ def main() -> None:
     """Run the command line; bad input ends with one line and its numbered exit code."""
     try:
         app()
-    except SemcError as error:
-        if _Options.debug:
+    except Exception as error:
+        if "--debug" in sys.argv:
             raise
-        typer.echo(error.line(), err=True)
-        sys.exit(int(error.code))
+        shown = error if isinstance(error, SemcError) else _unexpected(error)
+        typer.echo(shown.line(), err=True)
+        sys.exit(int(shown.code))
+
+
+def _unexpected(error: Exception) -> SemcError:
+    return SemcError(
+        ExitCode.INTERNAL,
+        f"Unexpected {type(error).__name__}.",
+        "run again with --debug and report the traceback",
+    )
