@@ -1,0 +1,1 @@
+"""Data sets: names to labels, files to batches, and the procedural phantom."""

@@ -1,0 +1,60 @@
+"""What a phantom cohort is: its centres, patients, classes, and how far the centres' scanners lie apart."""
+
+from __future__ import annotations
+
+from pydantic import Field, field_validator
+
+from semc.config.section import Section
+from semc.datasets.phantom.anatomy import PLANES
+
+RESERVED_CENTRE = "reserved"
+"""Name of the centre whose style comes from a seed stream of its own."""
+
+
+class PhantomConfig(Section):
+    """A procedural ultrasound cohort; synthetic, for testing methods, never for clinical claims.
+
+    Every image is a function of (seed, centre, patient, plane, frame) and the centre's style alone, so the
+    order of generation and the number of processes never matter.
+    """
+
+    seed: int = Field(default=0, ge=0, lt=2**31)
+    """The one seed; patients, styles, class priors and speckle draw from separate streams of it."""
+    classes: tuple[str, ...] = Field(default=tuple(PLANES), min_length=2)
+    """Planes to draw, any of head, abdomen, femur, four_chamber, liver, other."""
+    centres: int = Field(default=3, ge=1, le=64)
+    """Number of centres, each with its own scanner style."""
+    patients_per_centre: int = Field(default=40, ge=1, le=9000)
+    """Patients whose rows are marked `train` (a site cuts its validation patients from them)."""
+    test_patients_per_centre: int = Field(default=20, ge=0, le=900)
+    """Further patients of each centre whose rows are marked `test`."""
+    frames_per_patient: int = Field(default=6, ge=1, le=64)
+    """Frames of one patient: same anatomy, other probe position and speckle, so a split by frame leaks."""
+    planes_per_patient: int = Field(default=2, ge=1, le=6)
+    """Planes among which a patient's frames are divided."""
+    image_size: int = Field(default=128, ge=32, le=512)
+    """Height of the images, pixels; anatomy and speckle keep their proportions."""
+    severity: float = Field(default=0.5, ge=0, le=1)
+    """s: 0 = all centres share one scanner, 1 = unrelated scanners; the default costs a small CNN trained on
+    one centre some 10-25 points of accuracy at the others."""
+    class_prior: float | None = Field(default=4.0, gt=0)
+    """Concentration of the symmetric Dirichlet each centre's class shares are drawn from; null = equal."""
+    near_miss: float = Field(default=0.6, ge=0, le=1)
+    """Share of `other` that looks like a standard plane without landmarks; the rest is plain structures."""
+    overlay_leaks_class: bool = False
+    """Burn in a marker that tells the class, reversed in the reserved centre: a shortcut trap."""
+    reserved_centre: bool = False
+    """Add a centre for a final figure on an unseen scanner; never tune on it."""
+
+    @field_validator("classes")
+    @classmethod
+    def _known(cls, classes: tuple[str, ...]) -> tuple[str, ...]:
+        unknown = [name for name in classes if name not in PLANES]
+        if unknown or len(set(classes)) != len(classes):
+            raise ValueError(f"classes must be different names out of: {', '.join(PLANES)}")
+        return classes
+
+    def centre_names(self) -> tuple[str, ...]:
+        """Return the centres' names in order; the reserved one, if any, is last."""
+        names = tuple(f"hospital_{number}" for number in range(1, self.centres + 1))
+        return (*names, RESERVED_CENTRE) if self.reserved_centre else names
