@@ -146,10 +146,11 @@ def openssh_text(public_key: str) -> str:
     return key.public_bytes(serialization.Encoding.OpenSSH, serialization.PublicFormat.OpenSSH).decode()
 
 
-def write_rehearsal_registry(folder: Path, num_examples: Mapping[str, int]) -> None:
-    """Write the registry of a simulation: sites without keys, weighed by their training images."""
-    entries = {
-        site: Enrolment(public_key=None, num_examples=count, node_id=None)
-        for site, count in num_examples.items()
-    }
-    Registry(entries).save(folder)
+def rehearsal_registry(num_examples: Mapping[str, int]) -> Registry:
+    """Return the registry of a simulation: sites without keys, weighed by their training images."""
+    return Registry(
+        {
+            site: Enrolment(public_key=None, num_examples=count, node_id=None)
+            for site, count in num_examples.items()
+        }
+    )

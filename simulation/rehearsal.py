@@ -22,6 +22,8 @@ import yaml
 
 from semc.config import load_site
 from semc.exit_codes import ExitCode, SemcError
+from server.health import Health, ask_health
+from server.home import Home
 
 GRACE_SECONDS = 15.0
 
@@ -106,9 +108,11 @@ class Rehearsal:
         raise SemcError(ExitCode.RUN_FAILED, "The coordinator did not start within 60 s.", "read logs/coordinator.log")
 
     def _ready(self) -> bool:
-        from server.health import coordinator_is_ready
-
-        return coordinator_is_ready(self.home)
+        try:
+            endpoint = Home(self.home).endpoint()
+        except SemcError:
+            return False  # not written yet
+        return ask_health(endpoint.health_address) is Health.SERVING
 
     def _tail(self) -> str:
         lines = (self.logs / "coordinator.log").read_text(encoding="utf-8", errors="replace").splitlines()

@@ -66,7 +66,8 @@ def prepare(study: StudyConfig, sites: Path, folder: Path) -> SimulatedRun:
     Raises:
         SemcError: DATA_NOT_FOUND where a named site has no folder, CONFIG_INVALID where its file is wrong.
     """
-    from server.registry import write_rehearsal_registry
+    from server.registry import rehearsal_registry
+    from server.run_folder import RunFolder
 
     from simulation.make_sites import read_site_counts
 
@@ -85,11 +86,8 @@ def prepare(study: StudyConfig, sites: Path, folder: Path) -> SimulatedRun:
         target.parent.mkdir(parents=True, exist_ok=True)
         own = site.model_copy(update={"state_directory": target.parent / "state", "coordinator": None})
         target.write_text(yaml.safe_dump(own.model_dump(mode="json"), sort_keys=False), encoding="utf-8")
-    run.server_folder.mkdir(parents=True, exist_ok=True)
-    (run.server_folder / "study.yaml").write_text(study.to_yaml(), encoding="utf-8")
-    write_rehearsal_registry(
-        run.server_folder, {name: counts[name].num_train_images for name in study.federation.sites}
-    )
+    images = {name: counts[name].num_train_images for name in study.federation.sites}
+    RunFolder(run.server_folder).create(study, rehearsal_registry(images))
     return run
 
 
