@@ -1,0 +1,199 @@
+"""One self-contained HTML page a clinician can read: the question, the answer, and everything behind it.
+
+The page loads nothing: styles, images and plotly.js are inside, and its own content security policy forbids
+the browser to fetch anything else. The same result always gives the same bytes.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import plotly.graph_objects as go
+import plotly.io
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+from plotly.offline import get_plotlyjs
+
+from semc.exit_codes import ExitCode, SemcError
+from semc.metrics import ClassScores, Confusion
+from semc.reporting.comparison import Comparison, accuracy_interval, compare, judge
+from semc.reporting.plots import confusion_heatmap, loss_curves, recall_bars, score_curves
+from semc.reporting.result import StudyResult
+from semc.reporting.sample_images import thumbnail
+from semc.reporting.tables import ABSENT, COLUMNS, format_score, site_rows, worst_lines
+
+OUTCOMES: Final = {
+    "complete": "Complete: every named hospital took part in every round.",
+    "complete_on_subset": "Complete on a subset: in some round a named hospital did not take part.",
+    "quorum_lost": "Stopped: a round had fewer hospitals than its quorum. Reported is what was reached.",
+    "failed": "Failed: the study did not reach its end. Reported is what was reached.",
+}
+BN_MODES: Final = {
+    "silo": "each hospital keeps its own batch-norm statistics; gamma and beta are shared",
+    "fedbn": "each hospital keeps its own batch-norm statistics, gamma and beta",
+    "average": "batch-norm layers are shared and averaged in full",
+}
+
+
+@dataclass(frozen=True)
+class Participation:
+    """One hospital's receipts over all rounds."""
+
+    site: str
+    num_train_examples: int
+    rounds_in: int
+    rounds: int
+    exceptions: tuple[str, ...]
+    """Rounds it was not in, with state and reason."""
+
+
+@dataclass(frozen=True)
+class Matrix:
+    """One confusion matrix of the page."""
+
+    title: str
+    note: str
+    figure: Markup
+
+
+def build_report(result: StudyResult, out: Path) -> Path:
+    """Write the report of a study.
+
+    Args:
+        result: The study; any part may be missing, as after a study that stopped.
+        out: The HTML file; its folder is made where missing.
+
+    Returns:
+        `out`.
+
+    Raises:
+        SemcError: DISK where the file cannot be written, DATA_UNREADABLE where a sample image is none.
+    """
+    page = render_report(result)
+    temporary = out.with_name(f".{out.name}.part")
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        temporary.write_text(page, encoding="utf-8")
+        os.replace(temporary, out)
+    except OSError as error:
+        raise SemcError(
+            ExitCode.DISK,
+            f"The report could not be written ({error.strerror}).",
+            "free space or choose another folder",
+        ) from error
+    return out
+
+
+def render_report(result: StudyResult) -> str:
+    """Return the report's HTML."""
+    environment = Environment(
+        loader=PackageLoader("semc.reporting"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["score"] = format_score
+    comparison = compare(result)
+    rows = site_rows(comparison)
+    return environment.get_template("report.html.j2").render(
+        result=result,
+        outcome=OUTCOMES[result.outcome],
+        bn_mode=BN_MODES[result.bn],
+        verdict=judge(comparison),
+        columns=COLUMNS,
+        site_rows=rows[: len(comparison.sites)],
+        summary_rows=rows[len(comparison.sites) :],
+        worst=worst_lines(comparison),
+        intervals=[
+            (site.site, _interval(site.local_only), _interval(site.federation)) for site in comparison.sites
+        ],
+        participation=[_participation(result, site.site, site.num_train_examples) for site in result.sites],
+        samples=[(site.site, [thumbnail(image) for image in site.sample_images]) for site in result.sites],
+        class_rows=_class_rows(result, comparison),
+        score_figure=_html(score_curves(result), "macro-f1") if result.rounds else None,
+        loss_figure=_html(loss_curves(result), "loss") if result.rounds else None,
+        recall_figure=_html(recall_bars(result), "recall") if comparison.pooled("federation") else None,
+        matrices=_matrices(result, comparison),
+        settings=list(_flat(result.settings)),
+        absent=ABSENT,
+        plotly_js=Markup(get_plotlyjs()),  # noqa: S704 - the installed package's own file
+    )
+
+
+def _html(figure: go.Figure, identifier: str) -> Markup:
+    """Return a figure as a piece of HTML that uses the page's plotly.js."""
+    html = plotly.io.to_html(
+        figure,
+        full_html=False,
+        include_plotlyjs=False,
+        div_id=identifier,
+        config={"displaylogo": False, "responsive": True, "displayModeBar": False},
+    )
+    return Markup(html)  # noqa: S704 - plotly escapes its JSON
+
+
+def _matrices(result: StudyResult, comparison: Comparison) -> list[Matrix]:
+    """Return the federation's confusion over all hospitals and at each one."""
+    named: list[tuple[str, Confusion | None]] = [("All hospitals", comparison.pooled("federation"))]
+    named += [(site.site, site.federation) for site in comparison.sites]
+    return [
+        Matrix(
+            title=name,
+            note=f"{confusion.num_examples} test images, accuracy {format_score(confusion.accuracy)}",
+            figure=_html(confusion_heatmap(confusion, result.classes), f"confusion-{number}"),
+        )
+        for number, (name, confusion) in enumerate(named)
+        if confusion is not None
+    ]
+
+
+def _class_rows(result: StudyResult, comparison: Comparison) -> list[tuple[str, ClassScores, float | None]]:
+    """Return class name, the federation's scores over all test images, and the recall of training alone."""
+    federation = comparison.pooled("federation")
+    if federation is None:
+        return []
+    alone = comparison.pooled("local_only")
+    recalls = [row.recall for row in alone.per_class()] if alone is not None else [None] * len(result.classes)
+    return list(zip(result.classes, federation.per_class(), recalls, strict=True))
+
+
+def _participation(result: StudyResult, site: str, num_train_examples: int) -> Participation:
+    """Return in how many rounds a hospital took part, and what happened in the others."""
+    missed = [
+        (item.receipts.get(site, "not asked"), item.reasons.get(site, ""), item.round)
+        for item in result.rounds
+        if item.receipts.get(site) != "in"
+    ]
+    counts = Counter((state, reason) for state, reason, _ in missed)
+    exceptions = [
+        f"{state}{f' ({reason})' if reason else ''} in round{'s' if number > 1 else ''} "
+        + ", ".join(str(at) for found, why, at in missed if (found, why) == (state, reason))
+        for (state, reason), number in counts.items()
+    ]
+    rounds = len(result.rounds)
+    return Participation(site, num_train_examples, rounds - len(missed), rounds, tuple(exceptions))
+
+
+def _interval(confusion: Confusion | None) -> str:
+    """Return an accuracy with its 95 % interval."""
+    interval = accuracy_interval(confusion) if confusion is not None else None
+    if confusion is None or interval is None:
+        return ABSENT
+    return f"{format_score(confusion.accuracy)} ({interval[0]:.2f} to {interval[1]:.2f})"
+
+
+def _flat(settings: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, str]]:
+    """Yield dotted keys and values of nested settings."""
+    for key, value in settings.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{prefix}{key}.")
+        elif isinstance(value, list | tuple):
+            yield f"{prefix}{key}", ", ".join(str(item) for item in value)
+        else:
+            yield f"{prefix}{key}", ABSENT if value is None else str(value)
