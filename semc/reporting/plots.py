@@ -15,6 +15,7 @@ from semc.reporting.result import RoundResult, StudyResult
 # Okabe and Ito's colours that hold on light and dark ground, told apart by colour-blind readers.
 PALETTE: Final = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 _DASHES: Final = ("solid", "dash", "dashdot")
+_MAX_ROUND_TICKS: Final = 20
 _CLEAR: Final = "rgba(0,0,0,0)"
 
 
@@ -50,6 +51,7 @@ def score_curves(result: StudyResult) -> go.Figure:
                     hovertemplate=f"{site.site} alone: %{{y:.3f}}<extra></extra>",
                 )
             )
+    figure.update_xaxes(**_round_ticks(result))
     figure.update_yaxes(range=[0, 1.02])
     return figure
 
@@ -69,6 +71,7 @@ def loss_curves(result: StudyResult) -> go.Figure:
                 hovertemplate=f"{site.site}<br>round %{{x}}: %{{y:.3f}}<extra></extra>",
             )
         )
+    figure.update_xaxes(**_round_ticks(result))
     return figure
 
 
@@ -85,7 +88,7 @@ def confusion_heatmap(confusion: Confusion, classes: list[str]) -> go.Figure:
         for row, total in zip(confusion.counts.tolist(), support.tolist(), strict=True)
     ]
     axis = [str(k) for k in range(len(classes))]
-    figure = _figure("called", "true plane", height=120 + 34 * len(classes))
+    figure = _figure("called", "true class", height=150 + 40 * len(classes))
     figure.add_trace(
         go.Heatmap(
             z=shares,
@@ -137,6 +140,11 @@ def _macro_f1(result: StudyResult, round_result: RoundResult, site: str) -> floa
     """Return a site's macro-F1 after a round: on test images, else on validation images."""
     confusion = result.confusion(round_result.test.get(site) or round_result.validation.get(site))
     return confusion.macro_f1 if confusion is not None else None
+
+
+def _round_ticks(result: StudyResult) -> dict[str, Any]:
+    """Return ticks at whole rounds only."""
+    return {"dtick": 1} if len(result.rounds) <= _MAX_ROUND_TICKS else {"tickformat": "d"}
 
 
 def _line(number: int) -> dict[str, Any]:

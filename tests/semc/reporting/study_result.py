@@ -48,8 +48,8 @@ def study_result(
                 seconds=1.5,
                 receipts=dict.fromkeys(SITES, "in"),
                 validation={site: counts(number + 1, 3) for site in SITES},
-                test={site: counts(2 * number, 5) for site in SITES},
-                train_loss={site: 2.0 / number for site in SITES},
+                test={site: counts(2 * number + index, 5) for index, site in enumerate(SITES)},
+                train_loss={site: (2.0 + index) / number for index, site in enumerate(SITES)},
             )
             for number in range(1, rounds + 1)
         ],
