@@ -23,7 +23,7 @@ from semc.wire import WireError, pack
 from server.aggregation import Spool, build_strategy
 from server.events import Event, EventLog
 from server.exchange import Absence, Exchange
-from server.global_model import initial_model, weights_sha256
+from server.global_model import GlobalModel, initial_model, weights_sha256
 from server.history import History
 from server.inbound import (
     CheckedReply,
@@ -46,7 +46,13 @@ Check = Callable[[Message, Question, Expected], CheckedReply | Refusal]
 
 
 def run_study(
-    grid: Grid, study: StudyConfig, registry: Registry, folder: RunFolder, pace: Pace | None = None
+    grid: Grid,
+    study: StudyConfig,
+    registry: Registry,
+    folder: RunFolder,
+    *,
+    model: GlobalModel | None = None,
+    pace: Pace | None = None,
 ) -> StudyResult:
     """Run a whole study and write its checkpoints, events and result.
 
@@ -55,6 +61,7 @@ def run_study(
         study: The resolved study.
         registry: Enrolment of the study's sites.
         folder: Where everything is written.
+        model: What every site starts from; by default the study's network from the study's seed.
         pace: Waits; by default those of a deployment.
 
     Returns:
@@ -64,21 +71,27 @@ def run_study(
         SemcError: KEY_UNREGISTERED, QUORUM_LOST (the result up to there is written), RUN_FAILED where the
             model diverged, DISK.
     """
-    return _StudyRun(grid, study, registry, folder, pace or Pace()).run()
+    return _StudyRun(grid, study, registry, folder, model or initial_model(study), pace or Pace()).run()
 
 
 class _StudyRun:
     """The state of one run."""
 
     def __init__(
-        self, grid: Grid, study: StudyConfig, registry: Registry, folder: RunFolder, pace: Pace
+        self,
+        grid: Grid,
+        study: StudyConfig,
+        registry: Registry,
+        folder: RunFolder,
+        model: GlobalModel,
+        pace: Pace,
     ) -> None:
         self._start = time.monotonic()
         self._grid, self._study, self._folder, self._pace = grid, study, folder, pace
         self._federation = study.federation
         self._weights = site_weights(study.federation, registry)
         self._events = EventLog(folder.events_file)
-        self._model = initial_model(study)
+        self._model = model
         self._tensors: Mapping[str, Tensor] = self._model.tensors
         self._expected = Expected(self._model.shapes, study.federation.wire_dtype, len(study.data.classes))
         self._strategy = build_strategy(study.federation)

@@ -76,13 +76,9 @@ class Spool:
         part = path.with_suffix(".part")
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
-            with part.open("wb") as stream:
-                stream.write(data)
-                stream.flush()
-                os.fsync(stream.fileno())
+            part.write_bytes(data)
             os.replace(part, path)
         except OSError as error:
-            part.unlink(missing_ok=True)
             raise SemcError(
                 ExitCode.DISK,
                 f"The reply of site '{site}' could not be written ({error.strerror}).",

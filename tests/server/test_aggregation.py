@@ -1,0 +1,187 @@
+"""Aggregation: by hand, against Flower's own strategies, and whatever the order of arrival."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
+from flwr.serverapp.strategy import FedAdam, FedAvg, FedAvgM
+from torch import Tensor
+
+from semc.config import FederationConfig
+from semc.exit_codes import ExitCode, SemcError
+from semc.wire import pack
+from server.aggregation import Spool, build_strategy
+from server.aggregation.mean import weighted_mean
+from tests.server.federation import set_identity
+
+NAMES = ("a", "b", "norm.weight")
+ROUNDS = 4
+
+
+def _federation(**settings: object) -> FederationConfig:
+    return FederationConfig.model_validate({"sites": ["p", "q", "r"], **settings})
+
+
+def _updates(current: Mapping[str, Tensor], generator: torch.Generator) -> list[dict[str, Tensor]]:
+    return [
+        {name: tensor + torch.randn(tensor.shape, generator=generator) for name, tensor in current.items()}
+        for _ in range(3)
+    ]
+
+
+def _start() -> dict[str, Tensor]:
+    generator = torch.Generator().manual_seed(1)
+    return {name: torch.randn(3, 2, generator=generator) for name in NAMES}
+
+
+def _spooled(folder: Path, updates: list[dict[str, Tensor]], weights: list[float]) -> Spool:
+    spool = Spool(folder)
+    spool.clear()
+    for site, update, weight in zip("pqr", updates, weights, strict=True):
+        spool.add(site, pack(update, "fp32"), weight)
+    return spool
+
+
+def test_mean_of_two_sites_by_hand() -> None:
+    mean = weighted_mean([(1.0, torch.tensor([1.0, 10.0])), (3.0, torch.tensor([5.0, -10.0]))])
+    assert mean.dtype == torch.float64
+    assert mean.tolist() == [4.0, -5.0]
+
+
+def test_mean_of_equal_tensors_is_that_tensor_bit_for_bit() -> None:
+    tensor = torch.randn(1000, generator=torch.Generator().manual_seed(0))
+    mean = weighted_mean([(float(weight), tensor) for weight in (7, 113, 39)])
+    assert torch.equal(mean.float(), tensor)
+
+
+def test_mean_of_nobody_is_refused() -> None:
+    with pytest.raises(ValueError, match="at least one"):
+        weighted_mean([])
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "settings"),
+    [
+        ("fedavg", {}),
+        ("fedavgm", {"server_learning_rate": 0.7, "server_momentum": 0.9}),
+        ("fedadam", {"server_learning_rate": 0.1, "server_momentum": 0.9, "server_beta2": 0.99}),
+    ],
+)
+def test_equals_flowers_strategy(tmp_path: Path, algorithm: str, settings: dict[str, float]) -> None:
+    set_identity()
+    weights = [10, 20, 70]
+    flower: FedAvg
+    match algorithm:
+        case "fedavg":
+            flower = FedAvg()
+        case "fedavgm":
+            flower = FedAvgM(server_learning_rate=0.7, server_momentum=0.9)
+        case _:
+            flower = FedAdam(eta=0.1, beta_1=0.9, beta_2=0.99, tau=1e-3)
+    ours = build_strategy(_federation(algorithm=algorithm, **settings))
+    current = _start()
+    theirs = ArrayRecord({name: _array(tensor) for name, tensor in current.items()})
+    generator = torch.Generator().manual_seed(2)
+    for number in range(1, ROUNDS + 1):
+        updates = _updates(current, generator)
+        if hasattr(flower, "current_arrays"):
+            # What configure_train would note; it needs a grid.
+            arrays = theirs if algorithm == "fedavgm" else {k: a.numpy() for k, a in theirs.items()}
+            flower.current_arrays = arrays
+        replies = [_reply(update, weight) for update, weight in zip(updates, weights, strict=True)]
+        aggregated, _ = flower.aggregate_train(number, replies)
+        assert aggregated is not None
+        theirs = aggregated
+        current = ours.aggregate(current, _spooled(tmp_path / "s", updates, [float(w) for w in weights]), ())
+        for name in NAMES:
+            np.testing.assert_allclose(current[name].numpy(), theirs[name].numpy(), rtol=2e-5, atol=2e-6)
+
+
+def _array(tensor: Tensor):  # noqa: ANN202 - Flower's Array
+    from flwr.app import Array
+
+    return Array(tensor.numpy())
+
+
+def _reply(update: Mapping[str, Tensor], weight: int) -> Message:
+    question = Message(RecordDict({"config": ConfigRecord({})}), 5, "train")
+    content = RecordDict(
+        {
+            "arrays": ArrayRecord({name: _array(tensor) for name, tensor in update.items()}),
+            "metrics": MetricRecord({"num-examples": weight}),
+        }
+    )
+    return Message(content, reply_to=question)
+
+
+@pytest.mark.parametrize("algorithm", ["fedavgm", "fedadam"])
+def test_batch_norm_takes_the_plain_mean_and_others_do_not(tmp_path: Path, algorithm: str) -> None:
+    current = _start()
+    updates = _updates(current, torch.Generator().manual_seed(3))
+    strategy = build_strategy(_federation(algorithm=algorithm, server_learning_rate=0.5))
+    following = strategy.aggregate(
+        current, _spooled(tmp_path / "s", updates, [1.0, 1.0, 1.0]), {"norm.weight"}
+    )
+    plain = {name: torch.stack([update[name].double() for update in updates]).mean(0) for name in NAMES}
+    torch.testing.assert_close(following["norm.weight"].double(), plain["norm.weight"], atol=1e-7, rtol=1e-6)
+    assert not torch.allclose(following["a"].double(), plain["a"], atol=1e-3)
+    assert all("norm.weight" not in name for name in strategy.state_dict())
+
+
+@pytest.mark.parametrize("algorithm", ["fedavg", "fedavgm", "fedadam"])
+def test_continuing_from_saved_state_is_bit_equal(tmp_path: Path, algorithm: str) -> None:
+    federation = _federation(algorithm=algorithm, server_learning_rate=0.5)
+    straight, broken = build_strategy(federation), build_strategy(federation)
+    generator = torch.Generator().manual_seed(4)
+    one = two = _start()
+    for _ in range(3):
+        updates = _updates(one, generator)
+        one = straight.aggregate(one, _spooled(tmp_path / "s", updates, [1.0, 2.0, 3.0]), ())
+        two = broken.aggregate(two, _spooled(tmp_path / "t", updates, [1.0, 2.0, 3.0]), ())
+        state = {name: tensor.clone() for name, tensor in broken.state_dict().items()}
+        broken = build_strategy(federation)
+        broken.load_state_dict(state)
+    assert all(torch.equal(one[name], two[name]) for name in NAMES)
+
+
+def test_order_of_arrival_changes_no_bit(tmp_path: Path) -> None:
+    current = _start()
+    updates = _updates(current, torch.Generator().manual_seed(5))
+    named = list(zip("pqr", updates, [10.0, 20.0, 30.0], strict=True))
+    results = []
+    for order in ([0, 1, 2], [2, 0, 1]):
+        spool = Spool(tmp_path / "s")
+        spool.clear()
+        for index in order:
+            site, update, weight = named[index]
+            spool.add(site, pack(update, "fp32"), weight)
+        results.append(build_strategy(_federation()).aggregate(current, spool, ()))
+    assert all(torch.equal(results[0][name], results[1][name]) for name in NAMES)
+
+
+def test_bf16_replies_are_averaged_in_float64(tmp_path: Path) -> None:
+    spool = Spool(tmp_path / "s")
+    spool.add("p", pack({"a": torch.tensor([1.0])}, "bf16"), 1.0)
+    spool.add("q", pack({"a": torch.tensor([1.0078125])}, "bf16"), 1.0)  # one bf16 step apart
+    following = build_strategy(_federation()).aggregate({"a": torch.zeros(1)}, spool, ())
+    assert following["a"].item() == pytest.approx(1.00390625, abs=1e-9)
+
+
+def test_second_reply_of_a_site_is_refused(tmp_path: Path) -> None:
+    spool = Spool(tmp_path / "s")
+    spool.add("p", pack({"a": torch.ones(1)}, "fp32"), 1.0)
+    with pytest.raises(ValueError, match="already"):
+        spool.add("p", pack({"a": torch.ones(1)}, "fp32"), 1.0)
+    assert len(spool) == 1
+
+
+def test_unwritable_spool_is_a_disk_error(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(SemcError) as caught:
+        Spool(tmp_path / "file" / "spool").add("p", b"x", 1.0)
+    assert caught.value.code is ExitCode.DISK

@@ -1,0 +1,123 @@
+"""Home, run folders, events, addresses and Flower's printed JSON."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from semc.exit_codes import ExitCode, SemcError
+from server.control import last_json
+from server.events import Event, EventLog, EventReader
+from server.home import Endpoint, Home
+from server.run_folder import RunFolder
+from server.submit import find_run
+from server.supervisor import Listen
+from tests.server.federation import registry_of, tiny_study
+
+
+def test_run_name_is_a_name_and_never_a_path(tmp_path: Path) -> None:
+    home = Home(tmp_path)
+    assert home.run("tiny-0123456789ab-001") == RunFolder(tmp_path / "runs" / "tiny-0123456789ab-001")
+    for name in ("../outside", "/etc", "a/b", "", ".", "A", "a" * 81, "a\n"):
+        assert home.run(name) is None
+
+
+def test_run_names_count_up_per_study(tmp_path: Path) -> None:
+    home = Home(tmp_path)
+    digest = "0123456789abcdef"
+    assert home.new_run_name("tiny", digest) == "tiny-0123456789ab-001"
+    (home.runs / "tiny-0123456789ab-001").mkdir(parents=True)
+    (home.runs / "tiny-0123456789ab-009").mkdir()
+    assert home.new_run_name("tiny", digest) == "tiny-0123456789ab-010"
+    assert home.new_run_name("tiny", "f" * 64) == "tiny-ffffffffffff-001"
+
+
+def test_endpoint_survives_the_disk_and_its_absence_is_told(tmp_path: Path) -> None:
+    home, endpoint = Home(tmp_path), Endpoint("127.0.0.1:8000", "127.0.0.1:8001", 12)
+    with pytest.raises(SemcError) as caught:
+        home.endpoint()
+    assert caught.value.code is ExitCode.SERVER_UNREACHABLE
+    home.write_endpoint(endpoint)
+    assert home.endpoint() == endpoint
+
+
+def test_lock_is_held_once(tmp_path: Path) -> None:
+    home = Home(tmp_path)
+    with home.lock("lock", wait=False):
+        with pytest.raises(SemcError) as caught, home.lock("lock", wait=False):
+            pass
+        assert caught.value.code is ExitCode.ALREADY_RUNNING
+    with home.lock("lock", wait=False):
+        pass
+
+
+def test_run_folder_holds_study_and_only_its_sites(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path / "runs" / "one")
+    study = tiny_study()
+    folder.create(study, registry_of({"north": 1, "south": 2, "west": 3, "east": 4}))
+    assert folder.study().digest() == study.digest()
+    assert folder.registry().sites.keys() == {"north", "south", "west"}
+    with pytest.raises(SemcError) as caught:
+        folder.create(study, registry_of({"north": 1, "south": 2, "west": 3}))
+    assert caught.value.code is ExitCode.DISK
+
+
+def test_missing_run_and_missing_result_are_told(tmp_path: Path) -> None:
+    home = Home(tmp_path)
+    for name in (None, "absent-1", "../x"):
+        with pytest.raises(SemcError) as caught:
+            find_run(home, name)
+        assert caught.value.code is ExitCode.CONFIG_NOT_FOUND
+    (home.runs / "one").mkdir(parents=True)
+    with pytest.raises(SemcError) as caught:
+        find_run(home, None).result()
+    assert caught.value.code is ExitCode.CHECKPOINT_INVALID
+
+
+def test_reader_sees_each_event_once_and_never_half_of_one(tmp_path: Path) -> None:
+    path = tmp_path / "events.jsonl"
+    reader = EventReader(path)
+    assert reader.new() == []
+    log = EventLog(path)
+    log.write(Event.ROUND, round=1, of=2)
+    assert [event["round"] for event in reader.new()] == [1]
+    with path.open("a") as stream:
+        stream.write('{"event": "rou')
+        stream.flush()
+        assert reader.new() == []
+        stream.write('nd", "round": 2}\n')
+    assert [event["round"] for event in reader.new()] == [2]
+    EventLog(path, keep=True).write(Event.FAILED, code=50, problem="p", fix="f")
+    assert [event["event"] for event in reader.new()] == ["failed"]
+
+
+@pytest.mark.parametrize(
+    ("address", "health", "expected"),
+    [
+        ("127.0.0.1:8000", None, Listen("127.0.0.1", 8000, "127.0.0.1", 8001)),
+        ("localhost:9000", None, Listen("127.0.0.1", 9000, "127.0.0.1", 9001)),
+        ("0.0.0.0:8000", "0.0.0.0:8100", Listen("0.0.0.0", 8000, "0.0.0.0", 8100)),
+    ],
+)
+def test_address(address: str, health: str | None, expected: Listen) -> None:
+    listen = Listen.parse(address, health)
+    assert listen == expected
+    assert listen.endpoint().address == f"127.0.0.1:{expected.port}"
+    assert listen.endpoint().health_address == f"127.0.0.1:{expected.health_port}"
+
+
+@pytest.mark.parametrize("address", ["8000", "127.0.0.1", "127.0.0.1:x", "127.0.0.1:70000", "10.0.0.5:8000"])
+def test_address_that_cannot_serve_is_refused(address: str) -> None:
+    with pytest.raises(SemcError) as caught:
+        Listen.parse(address, None)
+    assert caught.value.code is ExitCode.USAGE
+
+
+def test_last_json_skips_what_flower_prints_around_it() -> None:
+    text = (
+        'Loading {config}\n{"a": 1}\n' + json.dumps({"success": True, "runs": [{"b": 2}]}, indent=2) + "\nbye"
+    )
+    assert last_json(text) == {"success": True, "runs": [{"b": 2}]}
+    assert last_json("nothing { here") is None
