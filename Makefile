@@ -60,15 +60,15 @@ test-slow: setup ## Tests that take long (kill and resume, convergence, sweeps)
 	$(BIN)/python -m pytest -m "slow and not bench"
 
 lint: setup ## Style, types, import arrows, spelling
-	$(BIN)/ruff check $(CODE) tests
-	$(BIN)/ruff format --check $(CODE) tests
+	$(BIN)/ruff check $(CODE) tests docker
+	$(BIN)/ruff format --check $(CODE) tests docker
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
 	$(BIN)/codespell $(CODE) tests docker Makefile pyproject.toml $(wildcard *.md)
 
 format: setup ## Rewrite the code in the house style
-	$(BIN)/ruff check --fix $(CODE) tests
-	$(BIN)/ruff format $(CODE) tests
+	$(BIN)/ruff check --fix $(CODE) tests docker
+	$(BIN)/ruff format $(CODE) tests docker
 
 bench: setup ## Measure speed and memory (never a gate)
 	$(BIN)/python -m pytest -s -m bench tests/benchmarks
