@@ -1,0 +1,144 @@
+"""Rows to batches: seeded, the same for any number of workers, nothing dropped.
+
+Batch number t of a stream is a function of (rows, seed, t): its epoch's order and its augmentation come from
+seed streams named by epoch and step, never from a generator's running state.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.utils.data import DataLoader, Dataset
+
+from semc.config.data import DataConfig
+from semc.config.site import SiteDataConfig
+from semc.datasets.cache import DecodedCache
+from semc.datasets.sample import Batch, ManifestRow
+from semc.datasets.transforms import augment, normalisation_of, to_tensor
+from semc.seed import derive_seed
+
+
+def steps_per_epoch(num_rows: int, batch_size: int) -> int:
+    """Return the batches of one pass; a remainder of one image joins the last full batch."""
+    full, rest = divmod(num_rows, batch_size)
+    return max(1, full + (rest > 1))
+
+
+def training_batches(
+    rows: Sequence[ManifestRow],
+    data: DataConfig,
+    site: SiteDataConfig,
+    *,
+    batch_size: int,
+    num_steps: int | None,
+    seed: int,
+    decoded: DecodedCache,
+    workers: int = 0,
+    weights: str = "none",
+) -> Iterator[Batch]:
+    """Yield augmented batches from an endless, per epoch reshuffled stream, cut at `num_steps`.
+
+    Args:
+        rows: Training rows.
+        data: Image size, augmentation, normalisation.
+        site: Limits on image size.
+        batch_size: Images per batch; an epoch's last batch may be smaller, or larger by one.
+        num_steps: Batches to yield; None = one epoch.
+        seed: Of this stream, e.g. derived from study seed, site and round.
+        decoded: Memory of prepared images; filled first where worker processes share it.
+        workers: Processes that decode and augment; the batches do not depend on it.
+        weights: `model.weights` of the study, for the normalisation.
+
+    Raises:
+        SemcError: DATA_UNREADABLE or IMAGE_MODE, with the row number.
+    """
+    steps = steps_per_epoch(len(rows), batch_size) if num_steps is None else num_steps
+    stream = _TrainingStream(rows, data, site, batch_size, steps, seed, decoded, weights)
+    if workers == 0:
+        for step in range(steps):
+            yield stream[step]
+        return
+    decoded.warm(rows, data, site.max_pixels)
+    loader = DataLoader(stream, batch_size=None, shuffle=False, num_workers=workers)
+    yield from loader
+
+
+def evaluation_batches(
+    rows: Sequence[ManifestRow],
+    data: DataConfig,
+    site: SiteDataConfig,
+    *,
+    batch_size: int,
+    decoded: DecodedCache,
+    weights: str = "none",
+) -> Iterator[Batch]:
+    """Yield every row once, in order, without augmentation; arguments as in :func:`training_batches`."""
+    groups = _dense_groups(rows)
+    for first in range(0, len(rows), batch_size):
+        places = list(range(first, min(first + batch_size, len(rows))))
+        images = [decoded.image(rows[place], data, site.max_pixels) for place in places]
+        yield _batch(rows, groups, places, images, data, weights)
+
+
+class _TrainingStream(Dataset[Batch]):
+    """Batches of a training stream by number."""
+
+    def __init__(
+        self,
+        rows: Sequence[ManifestRow],
+        data: DataConfig,
+        site: SiteDataConfig,
+        batch_size: int,
+        num_steps: int,
+        seed: int,
+        decoded: DecodedCache,
+        weights: str,
+    ) -> None:
+        self._rows, self._data, self._site = rows, data, site
+        self._batch_size, self._num_steps, self._seed = batch_size, num_steps, seed
+        self._decoded, self._weights = decoded, weights
+        self._groups = _dense_groups(rows)
+        self._per_epoch = steps_per_epoch(len(rows), batch_size)
+        self._order: tuple[int, NDArray[np.intp]] = (-1, np.empty(0, dtype=np.intp))
+
+    def __len__(self) -> int:
+        return self._num_steps
+
+    def __getitem__(self, step: int) -> Batch:
+        epoch, number = divmod(step, self._per_epoch)
+        if self._order[0] != epoch:
+            rng = np.random.default_rng(derive_seed(self._seed, "order", epoch))
+            self._order = (epoch, rng.permutation(len(self._rows)))
+        first = number * self._batch_size
+        last = None if number == self._per_epoch - 1 else first + self._batch_size
+        places = self._order[1][first:last].tolist()
+        images = [
+            self._decoded.image(self._rows[place], self._data, self._site.max_pixels) for place in places
+        ]
+        rng = np.random.default_rng(derive_seed(self._seed, "augmentation", step))
+        augmented = augment(images, self._data.augmentation, rng)
+        return _batch(self._rows, self._groups, places, augmented, self._data, self._weights)
+
+
+def _dense_groups(rows: Sequence[ManifestRow]) -> dict[str, int]:
+    return {group: number for number, group in enumerate(sorted({row.group for row in rows}))}
+
+
+def _batch(
+    rows: Sequence[ManifestRow],
+    groups: dict[str, int],
+    places: Sequence[int],
+    images: Sequence[NDArray[np.uint8]],
+    data: DataConfig,
+    weights: str,
+) -> Batch:
+    chosen = [rows[place] for place in places]
+    return Batch(
+        images_BCHW=to_tensor(images, normalisation_of(data, weights)),
+        labels_B=torch.tensor([row.label for row in chosen], dtype=torch.int64),
+        ids_B=torch.tensor([row.index for row in chosen], dtype=torch.int64),
+        groups_B=torch.tensor([groups[row.group] for row in chosen], dtype=torch.int64),
+    )
