@@ -10,7 +10,7 @@ import math
 import time
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -89,7 +89,7 @@ class Trainer:
         with in_mode(self._network, training=True):
             for step, batch in enumerate(batches, start=global_step):
                 rate = learning_rate(self._training, step, total_steps)
-                losses = self._step(_to(batch, self._device), rate, step / total_steps, incoming)
+                losses = self._step(batch.to(self._device), rate, step / total_steps, incoming)
                 loss = losses.total.item()
                 if not math.isfinite(loss):
                     raise SemcError(
@@ -221,16 +221,3 @@ class _Means:
             terms={name: value / self._num_examples for name, value in self._terms.items()},
             expert_use=tuple(value / self._num_examples for value in self._use.values()),
         )
-
-
-def _to(batch: Batch, device: torch.device) -> Batch:
-    """Move a batch; the same object where it is there already."""
-    if batch.images_BCHW.device == device:
-        return batch
-    return replace(
-        batch,
-        images_BCHW=batch.images_BCHW.to(device, non_blocking=True),
-        labels_B=batch.labels_B.to(device, non_blocking=True),
-        ids_B=batch.ids_B.to(device, non_blocking=True),
-        groups_B=batch.groups_B.to(device, non_blocking=True),
-    )
