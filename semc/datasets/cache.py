@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from semc.config.data import DataConfig
+from semc.config.site import SiteDataConfig
 from semc.datasets.decode import decode_image
 from semc.datasets.sample import ManifestRow
 from semc.datasets.transforms import prepare
@@ -35,7 +36,7 @@ class DecodedCache:
     def __len__(self) -> int:
         return len(self._images)
 
-    def image(self, row: ManifestRow, data: DataConfig, max_pixels: int) -> NDArray[np.uint8]:
+    def image(self, row: ManifestRow, data: DataConfig, site: SiteDataConfig) -> NDArray[np.uint8]:
         """Return a row's prepared image, uint8 [S, S] or [S, S, 3]; never to be written to.
 
         Raises:
@@ -45,16 +46,16 @@ class DecodedCache:
         cached = self._images.get(key)
         if cached is not None:
             return cached
-        image = prepare(decode_image(row.path, row.index, data, max_pixels), data)
+        image = prepare(decode_image(row, data, site), data)
         if self.used_bytes + image.nbytes <= self.max_bytes:
             image.setflags(write=False)
             self._images[key] = image
             self.used_bytes += image.nbytes
         return image
 
-    def warm(self, rows: Iterable[ManifestRow], data: DataConfig, max_pixels: int) -> None:
+    def warm(self, rows: Iterable[ManifestRow], data: DataConfig, site: SiteDataConfig) -> None:
         """Decode rows until the memory is full."""
         for row in rows:
             if self.used_bytes >= self.max_bytes:
                 return
-            self.image(row, data, max_pixels)
+            self.image(row, data, site)

@@ -16,6 +16,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from semc.config.data import DataConfig
+from semc.config.site import SiteDataConfig
+from semc.datasets.sample import ManifestRow, SourceRow
 from semc.exit_codes import ExitCode, SemcError
 
 _FORMATS = ("PNG", "JPEG", "MPO", "BMP", "TIFF", "WEBP", "GIF", "PPM", "JPEG2000")
@@ -23,37 +25,36 @@ _GREY_MODES = frozenset({"L"})
 _COLOUR_MODES = frozenset({"RGB", "P", "RGBA"})
 
 
-def check_header(path: Path, row: int, data: DataConfig, max_pixels: int) -> None:
+def check_header(row: SourceRow | ManifestRow, data: DataConfig, site: SiteDataConfig) -> None:
     """Refuse what the header alone shows: an unknown format, a wrong pixel mode, too many pixels or frames.
 
     Raises:
         SemcError: DATA_UNREADABLE or IMAGE_MODE, with the row number.
     """
-    with _opened(path, row) as image:
-        _check(image, row, data, max_pixels)
+    with _opened(row.path, row.index) as image:
+        _check(image, row.index, data, site.max_pixels)
 
 
-def decode_image(path: Path, row: int, data: DataConfig, max_pixels: int) -> NDArray[np.uint8]:
+def decode_image(row: SourceRow | ManifestRow, data: DataConfig, site: SiteDataConfig) -> NDArray[np.uint8]:
     """Return an image's pixels, uint8 [H, W] or [H, W, 3].
 
     Args:
-        path: The file.
-        row: Its row number, for messages.
+        row: The file and its row number, for messages.
         data: The study's accepted image mode.
-        max_pixels: Largest accepted area.
+        site: The site's limit on the image's area.
 
     Raises:
         SemcError: DATA_UNREADABLE (not an image, truncated, too large) or IMAGE_MODE.
     """
-    with _opened(path, row) as image:
-        _check(image, row, data, max_pixels)
+    with _opened(row.path, row.index) as image:
+        _check(image, row.index, data, site.max_pixels)
         if image.mode == "L":
             return np.asarray(image)
         if image.mode == "RGB":
             return _grey_if_equal(np.asarray(image))
         pixels_HW4 = np.asarray(image.convert("RGBA"))
     if pixels_HW4[..., 3].min() < 255:
-        raise _mode(row, "has transparent pixels")
+        raise _mode(row.index, "has transparent pixels")
     return _grey_if_equal(np.ascontiguousarray(pixels_HW4[..., :3]))
 
 

@@ -61,7 +61,7 @@ def training_batches(
         for step in range(steps):
             yield stream[step]
         return
-    decoded.warm(rows, data, site.max_pixels)
+    decoded.warm(rows, data, site)
     loader = DataLoader(stream, batch_size=None, shuffle=False, num_workers=workers)
     yield from loader
 
@@ -79,7 +79,7 @@ def evaluation_batches(
     groups = _dense_groups(rows)
     for first in range(0, len(rows), batch_size):
         places = list(range(first, min(first + batch_size, len(rows))))
-        images = [decoded.image(rows[place], data, site.max_pixels) for place in places]
+        images = [decoded.image(rows[place], data, site) for place in places]
         yield _batch(rows, groups, places, images, data, weights)
 
 
@@ -115,9 +115,7 @@ class _TrainingStream(Dataset[Batch]):
         first = number * self._batch_size
         last = None if number == self._per_epoch - 1 else first + self._batch_size
         places = self._order[1][first:last].tolist()
-        images = [
-            self._decoded.image(self._rows[place], self._data, self._site.max_pixels) for place in places
-        ]
+        images = [self._decoded.image(self._rows[place], self._data, self._site) for place in places]
         rng = np.random.default_rng(derive_seed(self._seed, "augmentation", step))
         augmented = augment(images, self._data.augmentation, rng)
         return _batch(self._rows, self._groups, places, augmented, self._data, self._weights)

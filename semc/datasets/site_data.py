@@ -48,7 +48,7 @@ def build_site_data(site: SiteDataConfig, data: DataConfig, batch_size: int) -> 
     ontology = Ontology.of(data, site)
     source = read_lp2025(site, ontology) if site.format == "lp2025" else read_manifest(site, ontology)
     for listed in source:
-        check_header(listed.path, listed.index, data, site.max_pixels)
+        check_header(listed, data, site)
     ungrouped = any(not row.group for row in source)
     unique = merge_identical([_with_group(row) for row in source], ungrouped=ungrouped)
     rows = split_rows(unique.rows, site.split, ontology.num_classes)
@@ -76,7 +76,7 @@ def check_images(rows: Sequence[ManifestRow], data: DataConfig, site: SiteDataCo
     errors = []
     for row in rows:
         try:
-            decode_image(row.path, row.index, data, site.max_pixels)
+            decode_image(row, data, site)
         except SemcError as error:
             errors.append(error)
     return ImageCheck(len(rows), tuple(errors))

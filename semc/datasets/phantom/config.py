@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from pydantic import Field, field_validator
 
 from semc.config.section import Section
@@ -22,8 +24,8 @@ class PhantomConfig(Section):
     """The one seed; patients, styles, class priors and speckle draw from separate streams of it."""
     classes: tuple[str, ...] = Field(default=tuple(PLANES), min_length=2)
     """Planes to draw, any of head, abdomen, femur, four_chamber, liver, other."""
-    centres: int = Field(default=3, ge=1, le=64)
-    """Number of centres, each with its own scanner style."""
+    centre_names: tuple[str, ...] = Field(default=("hospital_1", "hospital_2", "hospital_3"), min_length=1)
+    """The centres, each with its own scanner style by place in this list."""
     patients_per_centre: int = Field(default=40, ge=1, le=9000)
     """Patients whose rows are marked `train` (a site cuts its validation patients from them)."""
     test_patients_per_centre: int = Field(default=20, ge=0, le=900)
@@ -54,7 +56,15 @@ class PhantomConfig(Section):
             raise ValueError(f"classes must be different names out of: {', '.join(PLANES)}")
         return classes
 
-    def centre_names(self) -> tuple[str, ...]:
-        """Return the centres' names in order; the reserved one, if any, is last."""
-        names = tuple(f"hospital_{number}" for number in range(1, self.centres + 1))
-        return (*names, RESERVED_CENTRE) if self.reserved_centre else names
+    @field_validator("centre_names")
+    @classmethod
+    def _names(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        if len(set(names)) != len(names) or RESERVED_CENTRE in names:
+            raise ValueError(f"centre names must be unique, and none '{RESERVED_CENTRE}'")
+        if any(not re.fullmatch(r"[a-z0-9][a-z0-9_-]*", name) for name in names):
+            raise ValueError("centre names are made of a-z, 0-9, _ and -")
+        return names
+
+    def all_centres(self) -> tuple[str, ...]:
+        """Return the centres in order; the reserved one, if any, is last."""
+        return (*self.centre_names, RESERVED_CENTRE) if self.reserved_centre else self.centre_names

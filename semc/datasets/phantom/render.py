@@ -21,7 +21,7 @@ from semc.seed import derive_seed
 @lru_cache(maxsize=128)
 def style_of(config: PhantomConfig, centre: str) -> CentreStyle:
     """Return the style of one of the config's centres."""
-    index = config.centre_names().index(centre)
+    index = config.all_centres().index(centre)
     return centre_style(config.seed, index, config.severity, reserved=centre == RESERVED_CENTRE)
 
 

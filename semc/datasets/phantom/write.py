@@ -38,7 +38,7 @@ def write_phantom(config: PhantomConfig, out: Path, *, layout: Layout = "manifes
     Returns:
         The manifest's path, or `out` for layout lp2025.
     """
-    frames = [frame for centre in config.centre_names() for frame in plan_centre(config, centre)]
+    frames = [frame for centre in config.all_centres() for frame in plan_centre(config, centre)]
     files = {frame: _file_of(config, frame, layout) for frame in frames}
     for folder in {str(Path(name).parent) for name in files.values()}:
         (out / folder).mkdir(parents=True, exist_ok=True)
@@ -75,7 +75,7 @@ def describe_phantom(config: PhantomConfig) -> dict[str, Any]:
                 "style": asdict(style_of(config, centre)),
                 "class_shares": dict(zip(config.classes, class_shares(config, centre).tolist(), strict=True)),
             }
-            for centre in config.centre_names()
+            for centre in config.all_centres()
         },
     }
 
