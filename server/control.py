@@ -152,7 +152,10 @@ class Control:
         line = text.splitlines()[-1].strip() if text else "no reason given"
         if "unavailable" in line.lower() or "connection" in line.lower():
             raise SemcError(ExitCode.SERVER_UNREACHABLE, f"{problem}: nobody answers.", _LOOPBACK_ONLY)
-        raise SemcError(code, f"{problem}: {line}", "see superlink.log in the home's logs folder")
+        fix = "see superlink.log in the home's logs folder"
+        if "already in use" in line:
+            fix = "let the site make a new key with `semc-client keygen`; a revoked key stays revoked"
+        raise SemcError(code, f"{problem}: {line}", fix)
 
 
 def last_json(text: str) -> dict[str, Any] | None:

@@ -9,6 +9,9 @@ import sys
 from pathlib import Path
 from typing import Final
 
+START_FAILED: Final = 70
+"""Exit status of a child that failed before it had anything to do (sysexits' EX_SOFTWARE)."""
+
 _PR_SET_PDEATHSIG: Final = 1
 
 FLOWER_ENVIRONMENT: Final = {

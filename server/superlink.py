@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import importlib
 import ipaddress
+import logging
 import sys
 import time
 from collections.abc import Sequence
@@ -33,7 +34,7 @@ from flwr.supercore.logger import mirror_output_to_queue
 from flwr.supercore.runtime import RuntimeHttpClient
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from server.process import die_with_parent
+from server.process import START_FAILED, die_with_parent
 
 BUSY_TIMEOUT_MS: Final = 300_000
 FIRST_RETRY_SECONDS: Final = 0.05
@@ -115,9 +116,13 @@ def run_executor(address: str, root_certificates: bytes, secret: bytes) -> NoRet
         root_certificates: PEM certificate of its authority.
         secret: What SuperLink and executor share, to sign the request for a task.
     """
-    importlib.import_module("server.app")  # warm: Flower finds it imported, whatever a bundle holds
-    _defaults_of_pull()["initial_backoff"] = FIRST_RETRY_SECONDS
-    token = _wait_for_run(address, root_certificates, secret)
+    try:
+        importlib.import_module("server.app")  # warm: Flower finds it imported, whatever a bundle holds
+        _defaults_of_pull()["initial_backoff"] = FIRST_RETRY_SECONDS
+        token = _wait_for_run(address, root_certificates, secret)
+    except Exception:
+        logging.exception("the executor could not start")
+        sys.exit(START_FAILED)
     log_queue: Queue[str | None] = Queue()
     mirror_output_to_queue(log_queue)
     importlib.import_module("flwr.superlink.runtime").run_serverapp(

@@ -14,7 +14,7 @@ import socket
 import subprocess
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 from typing import Final
@@ -22,13 +22,13 @@ from typing import Final
 from semc.exit_codes import ExitCode, SemcError
 from server.health import Health, ask_health
 from server.home import HOME_VARIABLE, Endpoint, Home
-from server.process import flower_environment, python_module
+from server.process import START_FAILED, flower_environment, python_module
 from server.tls import ensure_certificates, write_private
 
 _READY_SECONDS: Final = 60.0
 _STOP_SECONDS: Final = 8.0
-_QUICK_DEATH_SECONDS: Final = 5.0
-_QUICK_DEATHS: Final = 3
+_QUICK_DEATH_SECONDS: Final = 10.0
+_MOST_FAILURES: Final = 3
 _LOOPBACK: Final = ("127.0.0.1", "localhost")
 _EVERYWHERE: Final = "0.0.0.0"  # noqa: S104 - the door in superlink.py leaves only the fleet endpoints to others
 
@@ -80,9 +80,11 @@ class _Child:
     name: str
     command: Sequence[str]
     log: Path
+    may_end: bool
+    """Whether its end is the normal end of a run; only a failed start then counts against it."""
     process: subprocess.Popen[bytes] | None = None
     started: float = 0.0
-    quick_deaths: int = field(default=0)
+    failures: int = 0
 
     def start(self, environment: dict[str, str]) -> None:
         self.started = time.monotonic()
@@ -93,6 +95,13 @@ class _Child:
 
     def has_ended(self) -> bool:
         return self.process is not None and self.process.poll() is not None
+
+    def count_failure(self) -> None:
+        """Judge how it ended; an end that is no failure forgives those before."""
+        assert self.process is not None
+        quick = time.monotonic() - self.started < _QUICK_DEATH_SECONDS
+        failed = self.process.returncode == START_FAILED if self.may_end else quick
+        self.failures = self.failures + 1 if failed else 0
 
 
 class Supervisor:
@@ -173,12 +182,14 @@ class Supervisor:
             *("--superexec-auth-secret-file", str(home.secret), "--database", str(home.database)),
             *("--health-server-address", f"{listen.health_host}:{listen.health_port}"),
         ]
-        return _Child("superlink", python_module("server.superlink", *arguments), home.logs / "superlink.log")
+        command = python_module("server.superlink", *arguments)
+        return _Child("superlink", command, home.logs / "superlink.log", may_end=False)
 
     def _executor(self, endpoint: Endpoint) -> _Child:
         home = self._home
         arguments = ("executor", endpoint.address, str(home.ca_certificate), str(home.secret))
-        return _Child("executor", python_module("server.superlink", *arguments), home.logs / "executor.log")
+        command = python_module("server.superlink", *arguments)
+        return _Child("executor", command, home.logs / "executor.log", may_end=True)
 
     def _wait_ready(self, children: Sequence[_Child], endpoint: Endpoint) -> None:
         """Wait until the SuperLink's health service says it serves."""
@@ -198,14 +209,13 @@ class Supervisor:
         """Start again what has ended.
 
         Raises:
-            SemcError: RUN_FAILED where a child died at once several times in a row.
+            SemcError: RUN_FAILED where a child failed to start several times in a row.
         """
         for child in children:
             if not child.has_ended():
                 continue
-            quick = time.monotonic() - child.started < _QUICK_DEATH_SECONDS
-            child.quick_deaths = child.quick_deaths + 1 if quick else 0
-            if child.quick_deaths >= _QUICK_DEATHS:
+            child.count_failure()
+            if child.failures >= _MOST_FAILURES:
                 raise SemcError(
                     ExitCode.RUN_FAILED,
                     f"The {child.name} keeps ending.",

@@ -1,7 +1,7 @@
 """A small federation for tests: a study, a three-tensor model, and a grid whose sites follow a script.
 
-The grid is a hand-written Flower grid: it stores messages and calls the site's answer when a reply is pulled, so that
-a test can let a site be late, go offline, answer garbage or answer twice.
+The grid is a hand-written Flower grid: it stores messages and calls the site's answer when a reply is pulled,
+so that a test can let a site be late, go offline, answer garbage or answer twice.
 """
 
 from __future__ import annotations

@@ -102,7 +102,7 @@ def test_equals_flowers_strategy(tmp_path: Path, algorithm: str, settings: dict[
             np.testing.assert_allclose(current[name].numpy(), theirs[name].numpy(), rtol=2e-5, atol=2e-6)
 
 
-def _array(tensor: Tensor):  # noqa: ANN202 - Flower's Array
+def _array(tensor: Tensor):
     from flwr.app import Array
 
     return Array(tensor.numpy())

@@ -69,7 +69,7 @@ def _final_model(folder: Path) -> dict[str, torch.Tensor]:
 
 
 def test_two_rounds_give_the_weighted_mean_by_hand(tmp_path: Path) -> None:
-    result, grid = _run(tmp_path, _sites())
+    result, _grid = _run(tmp_path, _sites())
     # Each round adds (10*1 + 20*2 + 70*3) / 100 = 2.6 to every element.
     for name, tensor in _final_model(tmp_path).items():
         torch.testing.assert_close(tensor, tiny_model().tensors[name] + 5.2)
@@ -95,7 +95,7 @@ def test_counts_are_filed_under_the_round_that_made_the_weights(tmp_path: Path) 
     # Scripted sites answer round r with r correct images per class: of the weights of round r - 1.
     assert result.rounds[0].validation["north"] == [2, 0, 0, 2]
     assert result.rounds[1].validation["north"] == [3, 0, 0, 3]
-    assert {site.site: site.test_confusion for site in result.sites} == dict.fromkeys(SIZES, [3, 1, 1, 3])
+    assert {site.site: site.test_confusion for site in result.sites} == {key: [3, 1, 1, 3] for key in SIZES}
     assert {site.site: site.num_train_examples for site in result.sites} == SIZES
     evaluated = [event for event in _events(tmp_path) if event["event"] == "evaluated"]
     assert [(event["round"], event["mean_macro_f1"]) for event in evaluated] == [(1, 1.0), (2, 1.0)]
