@@ -96,6 +96,17 @@ def test_counters_and_empty_tensors_are_not_sent(tensor: torch.Tensor):
         pack({"x": tensor}, "fp32")
 
 
+@settings(max_examples=100, deadline=None)
+@given(size=st.integers(1, 300), at=st.integers(0, 10**6), value=st.sampled_from(["nan", "inf", "-inf"]))
+def test_one_such_number_is_found_at_any_place(size: int, at: int, value: str):
+    tensor = torch.randn(size, generator=torch.Generator().manual_seed(size))
+    assert pack({"x": tensor}, "fp32")
+    tensor[at % size] = float(value)
+    for dtype in ("fp32", "bf16"):
+        with pytest.raises(WireError, match="finite"):
+            pack({"x": tensor}, dtype)
+
+
 def test_metadata_is_refused_although_the_library_takes_it():
     """A free-text channel through which anything could leave a hospital."""
     tensors = {"x": torch.ones(2)}
