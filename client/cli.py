@@ -77,7 +77,9 @@ def check(
     study: Annotated[
         str | None, typer.Option(help="Study YAML or packaged study to check the data against.")
     ] = None,
-    decode: Annotated[str, typer.Option(help="Images to decode: a number per split, or 'all'.")] = "8",
+    every_image: Annotated[
+        bool, typer.Option("--every-image", help="Decode every image, not a sample of each split.")
+    ] = False,
     output: Annotated[
         Format, typer.Option("--format", help="text for people, json for scripts.")
     ] = Format.TEXT,
@@ -89,8 +91,11 @@ def check(
     from client import doctor
 
     path = _site_file(context)
-    report = doctor.examine(path, study, decode)
-    typer.echo(report.to_json()) if output is Format.JSON else report.print_table()
+    report = doctor.examine(path, study, every_image=every_image)
+    if output is Format.JSON:
+        typer.echo(report.to_json())
+    else:
+        report.print_table()
     raise typer.Exit(report.exit_code())
 
 

@@ -137,6 +137,16 @@ def _study(config: ConfigRecord, site: SiteConfig) -> tuple[StudyConfig, str]:
             f"The study's digest here is {digest[:_DIGEST_PREFIX]}, the coordinator states another one.",
             "install the same version of this software as the coordinator",
         )
+    check_study(study, digest, site)
+    return study, digest
+
+
+def check_study(study: StudyConfig, digest: str, site: SiteConfig) -> None:
+    """Compare a study with what this site allows.
+
+    Raises:
+        RefusalError: STUDY where it is not allowed or does not name this site, MODEL where settings differ.
+    """
     if site.allowed_studies is not None and not {digest, digest[:_DIGEST_PREFIX]} & set(site.allowed_studies):
         raise refuse(
             RefusalCode.STUDY,
@@ -152,7 +162,6 @@ def _study(config: ConfigRecord, site: SiteConfig) -> tuple[StudyConfig, str]:
             "ask the coordinator to add it to federation.sites, or correct `site` in the site file",
         )
     _check_model(study, site)
-    return study, digest
 
 
 @lru_cache(maxsize=4)

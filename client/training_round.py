@@ -8,7 +8,6 @@ objective, decoded images. So a deployed, a simulated and a replayed round give 
 from __future__ import annotations
 
 import hashlib
-import math
 from collections.abc import Iterable, Iterator, Mapping
 
 import torch
@@ -25,6 +24,7 @@ from semc.datasets import (
     ManifestRow,
     build_site_data,
     evaluation_batches,
+    steps_per_epoch,
     training_batches,
 )
 from semc.models import build_model
@@ -88,10 +88,7 @@ class SiteTrainer:
         if training.local_steps is not None:
             return training.local_steps
         assert training.local_epochs is not None
-        # A last batch of one image is merged into its neighbour.
-        num_train, size = len(self._data.train), training.batch_size
-        per_epoch = math.ceil(num_train / size) - (num_train % size == 1 and num_train > 1)
-        return training.local_epochs * per_epoch
+        return training.local_epochs * steps_per_epoch(len(self._data.train), training.batch_size)
 
     def run_round(
         self, round_number: int, shared: Mapping[str, Tensor], report: Report = silent
@@ -167,6 +164,7 @@ class SiteTrainer:
             seed=derive_seed(self._study.seed, self._site.site, round_number, "batches"),
             decoded=self._decoded,
             workers=self._site.loader_workers,
+            weights=self._study.model.weights,
         )
         return self._trainer.train(
             _counted(batches, round_number, steps, report),
@@ -189,6 +187,7 @@ class SiteTrainer:
             self._site.data,
             batch_size=self._study.training.batch_size,
             decoded=self._decoded,
+            weights=self._study.model.weights,
         )
         found = evaluate(self._network, batches, len(self._study.data.classes), self._device)
         return found.confusion.to_list()
@@ -218,5 +217,5 @@ def _sha256(tensors: Mapping[str, Tensor]) -> str:
     digest = hashlib.sha256()
     for name in sorted(tensors):
         digest.update(name.encode())
-        digest.update(tensors[name].contiguous().view(torch.uint8).numpy())
+        digest.update(memoryview(tensors[name].contiguous().numpy()).cast("B"))
     return digest.hexdigest()

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import platform
 from dataclasses import dataclass, field
+from importlib.metadata import version
 from typing import Any, Final
 
-import flwr
 import torch
 
 import semc
@@ -138,7 +138,7 @@ class History:
             seconds=seconds,
             software={
                 "semc": semc.__version__,
-                "flwr": flwr.__version__,
+                "flwr": version("flwr"),
                 "torch": str(torch.__version__),
                 "python": platform.python_version(),
             },

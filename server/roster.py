@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
+from importlib.metadata import version
 
-import flwr
 from flwr.app import ConfigRecord, Message, MessageType
 from flwr.serverapp import Grid
 
@@ -194,7 +194,7 @@ class Roster:
         if not isinstance(name, str) or name not in self.sites or name != (question.site or name) or taken:
             raise UnacceptableError(Reason.NAME)
         versions = (record.get(protocol.FLOWER_INSTALLED), record.get(protocol.SOFTWARE_VERSION))
-        if versions != (flwr.__version__, semc.__version__):
+        if versions != (version("flwr"), semc.__version__):
             raise UnacceptableError(Reason.VERSION)
         if record.get(protocol.SHARED_SCHEMA) != self._schema:
             raise UnacceptableError(Reason.SCHEMA)
