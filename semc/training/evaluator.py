@@ -11,7 +11,7 @@ from torch.nn import functional
 
 from semc.datasets import Batch
 from semc.metrics import Confusion
-from semc.models import SEMCNet, SEMCOutput
+from semc.models import SEMCOutput
 from semc.training.mode import in_mode
 
 
@@ -25,12 +25,7 @@ class Evaluation:
 
 
 def evaluate(
-    network: nn.Module,
-    batches: Iterable[Batch],
-    num_classes: int,
-    device: torch.device,
-    *,
-    progress: float = 1.0,
+    network: nn.Module, batches: Iterable[Batch], num_classes: int, device: torch.device
 ) -> Evaluation:
     """Classify every image of a split.
 
@@ -39,16 +34,12 @@ def evaluate(
         batches: The split, every image once.
         num_classes: K.
         device: Where to compute.
-        progress: Elapsed share of the study for the gate's temperature; by default the end of the study, so
-            every round is judged by the network that would be deployed, whatever was trained before.
 
     Returns:
         The confusion matrix and the mean loss.
     """
     confusion = Confusion.empty(num_classes)
     loss_sum = 0.0
-    if isinstance(network, SEMCNet):
-        network.set_progress(progress)
     with in_mode(network, training=False), torch.no_grad():
         for batch in batches:
             output: SEMCOutput = network(batch.images_BCHW.to(device, non_blocking=True))

@@ -53,13 +53,12 @@ def test_nothing_changes_not_even_the_mode():
 
 
 def test_what_was_trained_before_does_not_change_the_score():
-    """The gate's temperature is that of the study's end, whatever step the process trained last."""
+    """A score is a function of the weights alone, whatever step the process trained last."""
     network = build_model(tiny_study(objective__name="semc"))
     network.set_progress(0.1)
     first = evaluate(network, tiny_batches(2), CLASSES, CPU)
     network.set_progress(0.9)
-    assert evaluate(network, tiny_batches(2), CLASSES, CPU).loss == first.loss
-    assert evaluate(network, tiny_batches(2), CLASSES, CPU, progress=0.0).loss != first.loss
+    assert evaluate(network, tiny_batches(2), CLASSES, CPU) == first
 
 
 def test_the_mode_is_restored_after_an_error():
