@@ -81,10 +81,7 @@ def positive_log_likelihood(
     """
     count_A = positives_AP.sum(1)
     active_A = count_A > 0
-    # An inactive row may have an empty denominator, whose log-sum-exp has a NaN gradient that a later zero
-    # cannot undo: give such rows the whole pool, and drop their value.
-    kept_AP = denominator_AP | ~active_A[:, None]
-    log_denominator_A = logits_AP.masked_fill(~kept_AP, -torch.inf).logsumexp(1)
+    log_denominator_A = logits_AP.masked_fill(~denominator_AP, -torch.inf).logsumexp(1)
     positive_mean_A = (logits_AP * positives_AP).sum(1) / count_A.clamp(min=1)
     loss_A = torch.where(active_A, log_denominator_A - positive_mean_A, 0.0)
     floor_A = count_A.clamp(min=1).to(logits_AP.dtype).log()

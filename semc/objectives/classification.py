@@ -13,7 +13,6 @@ from semc.models import SEMCOutput
 from semc.objectives.class_loss import ClassLoss
 from semc.objectives.local_tensors import check_tensors
 from semc.objectives.objective import LossTerms, Objective
-from semc.objectives.precision import full_precision
 
 
 class ClassificationObjective(Objective):
@@ -31,8 +30,8 @@ class ClassificationObjective(Objective):
         """Return the batch's mean cross-entropy as `ce`; ``progress`` is not used."""
         output = network(batch.images_BCHW)
         assert isinstance(output, SEMCOutput)
+        # SEMCOutput is at least float32; so are the losses, also where the trainer uses mixed precision.
         with torch.autocast(output.logits_BK.device.type, enabled=False):
-            output = full_precision(output)
             total = self._class_loss(output.logits_BK, batch.labels_B).mean()
         use_N = output.gate_weights_BN.detach().mean(0).tolist()
         return LossTerms(total, {"ce": total.item()}, tuple(use_N))

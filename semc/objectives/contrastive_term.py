@@ -38,7 +38,7 @@ def contrastive_term(
 
     Args:
         config: The study's objective section.
-        output: The network's output in full precision.
+        output: The network's output, at least float32.
         batch: Labels and image ids.
         queue: Past keys; read, never written. None: the pool is the batch.
         progress: Elapsed share of the study; neighbours are mined from `selfcon_start_fraction` on: early

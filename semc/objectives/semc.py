@@ -27,7 +27,6 @@ from semc.objectives.local_tensors import check_tensors
 from semc.objectives.loss_weight import LossWeight
 from semc.objectives.memory_queue import MemoryQueue, queue_capacity
 from semc.objectives.objective import LossTerms, Objective
-from semc.objectives.precision import full_precision
 from semc.seed import derive_seed
 
 
@@ -78,8 +77,8 @@ class SemcObjective(Objective):
         """
         output = network(batch.images_BCHW)
         assert isinstance(output, SEMCOutput)
+        # SEMCOutput is at least float32; so are the losses, also where the trainer uses mixed precision.
         with torch.autocast(output.logits_BK.device.type, enabled=False):
-            output = full_precision(output)
             moe_B = self._class_loss(output.logits_BK, batch.labels_B)
             terms = {"moe": moe_B.detach().mean()}
             if self._loss_weight is None:

@@ -7,10 +7,12 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from torch import nn
 from torch.nn import functional
 
 from semc.exit_codes import ExitCode, SemcError
 from semc.losses import ContrastivePool, importance_cv_squared
+from semc.models import SEMCOutput
 from semc.objectives import LossTerms, Objective, build_objective
 from tests.semc.losses.oracles import slow_gpaco, slow_selfcon, slow_supcon
 from tests.semc.objectives.tiny_network import TinyExperts, batch, study
@@ -380,13 +382,44 @@ def test_losses_are_float32_under_autocast() -> None:
         target = objective()
         output = network(data.images_BCHW)
         terms = target.step(network, data, 0.0)
-    assert output.expert_logits_NBK.dtype == torch.bfloat16
+    exact = network(data.images_BCHW)
+    assert not torch.equal(output.logits_BK, exact.logits_BK)  # autocast did reach the network
     assert terms.total.dtype == torch.float32
     terms.total.backward()
-    exact = objective().step(TinyExperts(), data, 0.0)
-    assert terms.total.item() == pytest.approx(exact.total.item(), rel=0.02)
+    unrounded = objective().step(TinyExperts(), data, 0.0)
+    assert terms.total.item() == pytest.approx(unrounded.total.item(), rel=0.02)
     target.after_step(network)
     assert target.state_dict()["queue.embeddings"].dtype == torch.float32
+
+
+class _Replay(nn.Module):
+    """Answers every batch with one recorded output."""
+
+    def __init__(self, output: SEMCOutput) -> None:
+        super().__init__()
+        self.output = output
+
+    def forward(self, images_BCHW: torch.Tensor) -> SEMCOutput:
+        return self.output
+
+
+@pytest.mark.parametrize("mc_loss", ["supcon_selfcon", "gpaco"])
+def test_autocast_reaches_the_network_but_not_the_losses(mc_loss: str) -> None:
+    balance = {} if mc_loss == "supcon_selfcon" else {"expert_ce_weight": 0.0, "importance_weight": 0.0}
+    data = batch(dtype=torch.float32)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        replay = _Replay(TinyExperts()(data.images_BCHW))
+        inside = objective(mc_loss=mc_loss, **balance).step(replay, data, 0.0)
+    outside = objective(mc_loss=mc_loss, **balance).step(replay, data, 0.0)
+    assert torch.equal(inside.total, outside.total)
+
+
+def test_one_expert_has_nothing_to_balance() -> None:
+    network = TinyExperts(experts=1).double()
+    terms = objective().step(network, batch(), 0.0).terms
+    assert terms.keys() == {"moe", "alpha", "mc", "sup", "self", "queue_fill", "key_age"}
+    three = objective().step(TinyExperts().double(), batch(), 0.0).terms
+    assert three.keys() - terms.keys() == {"expert_ce", "importance"}
 
 
 def test_counts_must_match_the_studys_classes() -> None:

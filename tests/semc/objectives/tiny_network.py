@@ -36,13 +36,19 @@ class TinyExperts(nn.Module):
         with torch.random.fork_rng():
             torch.manual_seed(seed)
             self.norm = nn.BatchNorm1d(12)
+            self.mix = nn.Linear(12, 12)
             self.experts = nn.ModuleList(nn.Linear(12, CLASSES) for _ in range(experts))
             self.projections = nn.ModuleList(nn.Linear(12, 8) for _ in range(experts if mc else 0))
             self.gate = nn.Linear(12, experts)
             self.alpha = nn.Linear(12, alpha_outputs) if alpha_outputs and mc else None
 
     def forward(self, images_BCHW: Tensor) -> SEMCOutput:
-        features = self.norm(images_BCHW.flatten(1))
+        features = self.mix(self.norm(images_BCHW.flatten(1)))
+        features = features.to(torch.promote_types(features.dtype, torch.float32))
+        with torch.autocast(features.device.type, enabled=False):
+            return self.heads(features)
+
+    def heads(self, features: Tensor) -> SEMCOutput:
         logits_NBK = torch.stack([expert(features) for expert in self.experts])
         weights_BN = self.gate(features).softmax(1)
         embeddings = [functional.normalize(head(features), dim=1) for head in self.projections]
@@ -65,4 +71,15 @@ def batch(
         labels_B=torch.tensor(labels) if labels else torch.randint(CLASSES, (size,), generator=generator),
         ids_B=torch.arange(first_id, first_id + size),
         groups_B=torch.arange(size),
+    )
+
+
+def batch32(size: int, first_id: int = 0, device: str = "cpu") -> Batch:
+    """Return a batch of 32-pixel float32 images in which every class occurs twice or more."""
+    generator = torch.Generator().manual_seed(first_id)
+    return Batch(
+        images_BCHW=torch.randn(size, 3, 32, 32, generator=generator).to(device),
+        labels_B=(torch.arange(size) % CLASSES).to(device),
+        ids_B=torch.arange(first_id, first_id + size).to(device),
+        groups_B=torch.arange(size).to(device),
     )
