@@ -65,7 +65,7 @@ def test_the_proximal_term_holds_weights_near_those_received():
         network = TinyNetwork()
         _run(tiny_study(**algorithm), network, tiny_batches(8))
         start = TinyNetwork()
-            return (network.head.weight - start.head.weight).norm().item()
+        return (network.head.weight - start.head.weight).norm().item()
 
     assert distance(10.0) < 0.5 * distance(0.0)
 
