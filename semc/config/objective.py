@@ -72,7 +72,9 @@ class ObjectiveConfig(Section):
     @model_validator(mode="after")
     def _impossible_pairs(self) -> ObjectiveConfig:
         if self.mc and self.mc_loss == "gpaco" and self.expert_ce_weight + self.importance_weight > 0:
-            raise ValueError("gpaco already balances the experts: set expert_ce_weight and importance_weight to 0")
+            raise ValueError(
+                "gpaco already balances the experts: set expert_ce_weight and importance_weight to 0"
+            )
         if self.alpha_clamp is not None and not 0 <= self.alpha_clamp[0] < self.alpha_clamp[1] <= 1:
             raise ValueError("alpha_clamp must be two rising numbers in [0, 1]")
         if self.key_encoder == "ema" and not self.queue:

@@ -78,7 +78,10 @@ def validate(section: type[SectionT], content: dict[str, Any], kind: str) -> Sec
         more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
         if first["type"] == "extra_forbidden":
             known = ", ".join(_keys_beside(section, first["loc"]))
-            problem, fix = f"Unknown key '{key}' in the {kind} file{more}.", f"remove it or use one of: {known}"
+            problem, fix = (
+                f"Unknown key '{key}' in the {kind} file{more}.",
+                f"remove it or use one of: {known}",
+            )
         else:
             message = first["msg"].removeprefix("Value error, ")
             problem, fix = f"'{key}' in the {kind} file: {message}{more}.", f"correct '{key}'"
@@ -90,7 +93,11 @@ def _keys_beside(section: type[Section], location: tuple[int | str, ...]) -> lis
     model: type[BaseModel] = section
     for part in location[:-1]:
         field = model.model_fields.get(str(part))
-        if field is None or not isinstance(field.annotation, type) or not issubclass(field.annotation, BaseModel):
+        if (
+            field is None
+            or not isinstance(field.annotation, type)
+            or not issubclass(field.annotation, BaseModel)
+        ):
             break
         model = field.annotation
     return sorted(model.model_fields)
