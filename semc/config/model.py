@@ -12,8 +12,9 @@ from semc.config.section import Section
 class ModelConfig(Section):
     """Architecture of the network; a disabled part leaves no parameters behind."""
 
-    backbone: Literal["resnet18", "resnet34", "resnet50"] = "resnet50"
-    """torchvision ResNet whose stem and stages 1-3 are shared and whose stage 4 is copied per expert (eq. 1-4)."""
+    backbone: Literal["tiny", "resnet18", "resnet34", "resnet50"] = "resnet50"
+    """ResNet whose stem and stages 1-3 are shared and whose stage 4 is copied per expert (eq. 1-4); tiny = one
+    block per stage, 8 to 64 channels, for rehearsals of everything but accuracy."""
     weights: str = "none"
     """none | torchvision (a file already in torch's hub cache, never downloaded) | path of a state dict at the site."""
     weights_sha256: str | None = Field(default=None, pattern=r"^[0-9a-f]{64}$")
@@ -65,6 +66,8 @@ class ModelConfig(Section):
     def _weights_need_a_hash(self) -> ModelConfig:
         if self.weights not in ("none", "torchvision") and self.weights_sha256 is None:
             raise ValueError("weights given by path need weights_sha256")
+        if self.backbone == "tiny" and self.weights != "none":
+            raise ValueError("there are no pretrained weights for backbone tiny")
         if self.weights == "none" and self.expert_init == "pretrained":
             raise ValueError("expert_init pretrained needs weights")
         return self

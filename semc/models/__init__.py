@@ -1,0 +1,32 @@
+"""Networks: SEMCNet and its plain ResNet baseline, built from a study alone."""
+
+from __future__ import annotations
+
+import torch
+
+from semc.config import StudyConfig
+from semc.models.output import SEMCOutput
+from semc.models.resnet import PlainResNet
+from semc.models.semc_net import SEMCNet
+from semc.models.weights import load_weights
+
+__all__ = ["PlainResNet", "SEMCNet", "SEMCOutput", "build_model"]
+
+
+def build_model(study: StudyConfig) -> SEMCNet | PlainResNet:
+    """Build the network a study describes, in training mode, with initial weights drawn from `study.seed`.
+
+    The same study gives bit-equal weights at every site; the caller's random state is left as it was. Under
+    ``torch.device("meta")`` no memory is taken, for counting.
+
+    Raises:
+        SemcError: WEIGHTS_INVALID, pretrained weights are missing, of another hash or of another shape.
+    """
+    weights = load_weights(study.model)
+    # Only the CPU's generator is used and restored; torch.manual_seed would reseed GPUs as well.
+    with torch.random.fork_rng(devices=[]):
+        torch.random.default_generator.manual_seed(study.seed)
+        network = SEMCNet(study) if study.objective.name == "semc" else PlainResNet(study)
+        if weights is not None:
+            network.load_pretrained(weights, experts=study.model.expert_init == "pretrained")
+    return network

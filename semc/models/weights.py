@@ -1,0 +1,124 @@
+"""Pretrained ResNet weights: from torch's hub cache or a file at the site, never downloaded.
+
+A file is read once; the bytes that were hashed are the bytes that are parsed, by safetensors or by torch's
+weights-only unpickler. No message names the file.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import pickle
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load as load_safetensors
+from torch import Tensor, nn
+from torchvision.models import ResNet18_Weights, ResNet34_Weights, ResNet50_Weights
+
+from semc.config import ModelConfig
+from semc.exit_codes import ExitCode, SemcError
+
+# One version per backbone: sites with different files would start from different batch-norm statistics.
+TORCHVISION_FILES = {
+    "resnet18": Path(ResNet18_Weights.IMAGENET1K_V1.url).name,
+    "resnet34": Path(ResNet34_Weights.IMAGENET1K_V1.url).name,
+    "resnet50": Path(ResNet50_Weights.IMAGENET1K_V1.url).name,
+}
+
+
+def load_weights(config: ModelConfig) -> dict[str, Tensor] | None:
+    """Return the pretrained ResNet state dict a study names, or None for `weights: none`.
+
+    Raises:
+        SemcError: WEIGHTS_INVALID, the file is missing, of another hash, or not a state dict.
+    """
+    if config.weights == "none":
+        return None
+    if config.weights == "torchvision":
+        name = TORCHVISION_FILES[config.backbone]
+        content = _read(
+            Path(torch.hub.get_dir()) / "checkpoints" / name,
+            f"copy torchvision's ImageNet weights of {config.backbone} into torch's hub cache, or use weights: none",
+        )
+        # torchvision's files carry the first digits of their hash: resnet18-f37072fd.pth
+        _check_hash(content, Path(name).stem.rpartition("-")[2])
+        return _parse(content, safetensors=False)
+    path = Path(config.weights)
+    content = _read(path, "correct model.weights or copy the file to this site")
+    assert config.weights_sha256 is not None  # the config refuses a path without one
+    _check_hash(content, config.weights_sha256)
+    return _parse(content, safetensors=path.suffix == ".safetensors")
+
+
+def part_of(weights: Mapping[str, Tensor], module: nn.Module, prefix: str = "") -> dict[str, Tensor]:
+    """Return a module's share of a state dict, checked against it.
+
+    Args:
+        weights: A ResNet's state dict, torchvision's keys.
+        module: Where the share will be loaded.
+        prefix: What the module's keys start with in `weights`.
+
+    Returns:
+        A complete state dict for `module`; batch counters that old files lack are the module's own.
+
+    Raises:
+        SemcError: WEIGHTS_INVALID, a tensor is missing, of another shape, or not finite.
+    """
+    share = {}
+    for key, own in module.state_dict().items():
+        tensor = weights.get(prefix + key)
+        if tensor is None and key.endswith("num_batches_tracked"):
+            tensor = own
+        if tensor is None:
+            raise _invalid(f"lack the tensor '{prefix + key}'")
+        if tensor.shape != own.shape:
+            raise _invalid(
+                f"have '{prefix + key}' as {list(tensor.shape)}, the backbone needs {list(own.shape)}"
+            )
+        if not bool(torch.isfinite(tensor).all()):
+            raise _invalid(f"hold numbers in '{prefix + key}' that are not finite")
+        share[key] = tensor
+    return share
+
+
+def _read(path: Path, fix: str) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise SemcError(
+            ExitCode.WEIGHTS_INVALID, f"The pretrained weights cannot be read ({error.strerror}).", fix
+        ) from error
+
+
+def _check_hash(content: bytes, expected: str) -> None:
+    """Compare the content's SHA-256 with the digits expected, a prefix or all."""
+    actual = hashlib.sha256(content).hexdigest()
+    if not actual.startswith(expected):
+        raise SemcError(
+            ExitCode.WEIGHTS_INVALID,
+            f"The pretrained weights have SHA-256 {actual[:12]}..., expected {expected[:12]}...",
+            "use the file the study names, or correct model.weights_sha256",
+        )
+
+
+def _parse(content: bytes, *, safetensors: bool) -> dict[str, Tensor]:
+    try:
+        if safetensors:
+            return load_safetensors(content)
+        state = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+    except (SafetensorError, pickle.UnpicklingError, RuntimeError, ValueError, EOFError, KeyError) as error:
+        raise _invalid("are not a state dict file") from error
+    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
+        raise _invalid("are not a plain state dict")
+    return state
+
+
+def _invalid(what: str) -> SemcError:
+    return SemcError(
+        ExitCode.WEIGHTS_INVALID,
+        f"The pretrained weights {what}.",
+        "use a torchvision ResNet state dict of the study's backbone",
+    )
