@@ -4,7 +4,11 @@ import pytest
 import torch
 from torch import nn
 
+from semc.config import parse_study
+from semc.datasets import Batch
 from semc.exit_codes import ExitCode, SemcError
+from semc.models import build_model
+from semc.objectives import build_objective
 from semc.parameter_exchange import (
     BnMode,
     batch_norm_names,
@@ -167,3 +171,60 @@ def test_server_optimisers_are_told_every_shared_batch_norm_key():
     assert batch_norm_names(network, "fedbn") == frozenset()
     running = {key for key in statistics if not key.endswith("num_batches_tracked")}
     assert batch_norm_names(network, "average") == affine | running
+
+
+SEMC_STUDY = """
+name: split
+data: {classes: [a, b, c], image_size: 32}
+model: {backbone: resnet18, samc_expansion: 1, embedding_dim: 8}
+objective: {name: semc}
+training: {batch_size: 4, local_steps: 2}
+federation: {sites: [one]}
+"""
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_semc_keeps_batch_norm_and_queue_through_a_round_of_foreign_weights(mode: BnMode):
+    study = parse_study(SEMC_STUDY, {"federation.bn": mode, "objective.queue_on_update": "keep"})
+    network, objective = build_model(study), build_objective(study, [4, 4, 4], 12)
+    generator = torch.Generator().manual_seed(0)
+    batch = Batch(
+        torch.randn(4, 3, 32, 32, generator=generator),
+        torch.tensor([0, 1, 2, 0]),
+        torch.arange(4),
+        torch.arange(4),
+    )
+    objective.step(network, batch, 0.0)
+    objective.after_step(network)
+    queue = objective.state_dict()
+    assert any(tensor.is_floating_point() and tensor.any() for tensor in queue.values())
+    before = split_parameters(network, mode)
+    assert not before.shared.keys() & before.local.keys()
+    assert before.shared.keys() | before.local.keys() == network.state_dict().keys()
+    affine, statistics = _batch_norm_oracle(network)
+    assert (statistics <= before.local.keys()) is (mode != "average")
+    assert (affine <= before.local.keys()) is (mode == "fedbn")
+    foreign = {name: torch.full_like(tensor, 0.125) for name, tensor in before.shared.items()}
+    merge_shared(network, foreign, mode)
+    objective.new_global_weights(network)
+    after = split_parameters(network, mode)
+    assert all(torch.equal(after.local[name], before.local[name]) for name in before.local)
+    assert all(torch.equal(after.shared[name], foreign[name]) for name in foreign)
+    assert objective.state_dict().keys() == queue.keys()
+    assert all(torch.equal(tensor, queue[name]) for name, tensor in objective.state_dict().items())
+
+
+def test_the_reference_network_has_95_batch_norms_found_by_type():
+    study = parse_study(
+        SEMC_STUDY,
+        {
+            "preset": "reference",
+            "model": {"backbone": "resnet50", "samc_expansion": 6},
+            "data.normalisation": "none",
+        },
+    )
+    with torch.device("meta"):
+        network = build_model(study)
+    affine = batch_norm_names(network, "silo")
+    assert len(affine) == 2 * 95
+    assert sum(network.get_parameter(name).numel() for name in affine) == 2 * 120_128
