@@ -84,7 +84,12 @@ def read_manifest(site: SiteDataConfig, ontology: Ontology) -> list[SourceRow]:
     """
     if not site.root.is_dir():
         raise SemcError(ExitCode.DATA_NOT_FOUND, "The image folder does not exist.", "correct data.root")
-    table = rename_columns(read_table(site.root / site.manifest), site.column_map)
+    return rows_of_table(read_table(site.root / site.manifest), site, ontology)
+
+
+def rows_of_table(table: pd.DataFrame, site: SiteDataConfig, ontology: Ontology) -> list[SourceRow]:
+    """Validate and label a table of :func:`read_table`; errors as in :func:`read_manifest`."""
+    table = rename_columns(table, site.column_map)
     root = site.root.resolve()
     rows: list[SourceRow] = []
     seen: dict[str, int] = {}
@@ -114,7 +119,7 @@ def read_manifest(site: SiteDataConfig, ontology: Ontology) -> list[SourceRow]:
                 index=number,
                 path=_locate(root, record.file, number),
                 label=label,
-                group=f"{record.site}/{record.group}" if record.group else "",
+                group=f"{record.site}/{record.group}" if record.site and record.group else record.group,
                 split=record.split,
                 centre=record.site,
                 acquisition=record.acquisition,

@@ -1,0 +1,223 @@
+"""A source and a partition to N hospital folders, each with site.yaml, manifest.csv and its images.
+
+`sites.json` beside the folders holds the counts an enrolment record needs.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, Literal
+
+from pydantic import Field
+from rich.table import Table
+
+from semc.config.section import Section
+from semc.config.site import SplitConfig
+from semc.datasets.phantom import PLANES, PhantomConfig, write_phantom
+from semc.datasets.phantom.write import DESCRIPTION
+from semc.datasets.sample import SourceRow
+from semc.exit_codes import ExitCode, SemcError
+from simulation.centres import pooled, site_name, usable_centres
+from simulation.cohort import Cohort, read_cohort
+from simulation.partition import PartitionConfig, PartitionKind, partition_patients
+from simulation.site_folder import SiteCounts, write_site
+
+COUNTS_FILE = "sites.json"
+_DRAWING_PROCESSES = 2
+
+__all__ = ["COUNTS_FILE", "SiteCounts", "SitesRequest", "make_sites", "read_site_counts", "sites_table"]
+
+
+class SitesRequest(Section):
+    """What `semc-sim sites` is asked for."""
+
+    source: str = "phantom"
+    """`phantom`, or a folder with index.csv / manifest.csv or LP2025 folders."""
+    partition: Literal["auto", PartitionKind] = "auto"
+    """auto = the `num_sites` largest usable centres where the source has centres, else iid by patient."""
+    num_sites: int = Field(default=3, ge=1, le=1000)
+    """Number of sites; by_centre takes all usable centres of a folder."""
+    site_names: tuple[str, ...] | None = None
+    """Names of the sites, in order; None = the centres' names, or site_1, site_2, ..."""
+    centre_columns: tuple[str, ...] = ()
+    """Columns that name the centre; empty = what is known of the table."""
+    keep_centres: tuple[str, ...] | None = None
+    """Only these centres, as "Voluson E6 x Op. 1" or by site name."""
+    min_patients: int = Field(default=3, ge=1)
+    """Fewest patients of a centre that becomes a site."""
+    where: dict[str, str] = Field(default_factory=dict)
+    """Column to the value kept; empty = what is known of the table."""
+    alpha: float = Field(default=0.5, gt=0)
+    """Dirichlet concentration of dirichlet and quantity_skew."""
+    classes_per_site: int = Field(default=2, ge=1)
+    """Classes per site of label_skew."""
+    classes: tuple[str, ...] | None = None
+    """Phantom: planes to draw; folder: labels to keep. None = all."""
+    patients_per_site: int = Field(default=40, ge=4)
+    """Phantom: patients per centre for training and validation."""
+    test_patients_per_site: int = Field(default=20, ge=1)
+    """Phantom: further patients per centre for testing."""
+    frames_per_patient: int = Field(default=6, ge=1)
+    """Phantom: frames per patient."""
+    image_size: int = Field(default=128, ge=32, le=512)
+    """Phantom: image height, pixels."""
+    severity: float | None = Field(default=None, ge=0, le=1)
+    """Phantom: how far the scanners differ; None = the phantom's default."""
+    class_prior: float | None = Field(default=4.0, gt=0)
+    """Phantom: Dirichlet concentration of the centres' class shares; null = equal shares."""
+    allow_ungrouped: bool = False
+    """Accept images without a patient or stream key."""
+    validation_fraction: float = Field(default=0.15, ge=0, lt=1)
+    """Share of images for validation, where the source has no such split."""
+    test_fraction: float = Field(default=0.25, ge=0, lt=1)
+    """Share of images for testing, where the source has no such split."""
+    seed: int = Field(default=0, ge=0, lt=2**31)
+    """Seed of phantom, partition and splits."""
+
+
+def make_sites(request: SitesRequest, out: Path) -> dict[str, SiteCounts]:
+    """Write the site folders.
+
+    Args:
+        request: Source, partition and sizes.
+        out: Folder for them; sites made there before are replaced.
+
+    Returns:
+        Site name to counts, in name order; the same as `sites.json`.
+
+    Raises:
+        SemcError: USAGE where source and partition do not fit, and whatever the data itself is refused for.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    _remove_earlier(out)
+    with TemporaryDirectory(dir=out, prefix=".phantom-") as folder:
+        if request.source == "phantom":
+            write_phantom(_phantom_config(request), Path(folder), workers=_DRAWING_PROCESSES)
+            shutil.copyfile(Path(folder) / DESCRIPTION, out / DESCRIPTION)
+            source = Path(folder)
+        else:
+            source = Path(request.source)
+        cohort = read_cohort(
+            source,
+            centre_columns=request.centre_columns,
+            where=request.where,
+            classes=request.classes,
+            allow_ungrouped=request.allow_ungrouped,
+        )
+        parts = _parts(cohort, request)
+        split = SplitConfig(
+            validation_fraction=request.validation_fraction,
+            test_fraction=request.test_fraction,
+            seed=request.seed,
+        )
+        counts = {name: write_site(out / name, cohort, parts[name], split) for name in sorted(parts)}
+    summary = {
+        "source": "phantom" if request.source == "phantom" else source.name,
+        "synthetic": request.source == "phantom",
+        "partition": request.partition,
+        "centre_kind": cohort.rule.centre_kind if request.source != "phantom" else "synthetic",
+        "centre_columns": list(cohort.rule.centre_columns),
+        "rows_left_out": cohort.num_left_out,
+        "seed": request.seed,
+        "sites": {name: count.model_dump(mode="json") for name, count in counts.items()},
+    }
+    (out / COUNTS_FILE).write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
+    return counts
+
+
+def read_site_counts(folder: Path) -> dict[str, SiteCounts]:
+    """Read the counts of sites made earlier.
+
+    Raises:
+        SemcError: DATA_NOT_FOUND where `folder` was not made by :func:`make_sites`.
+    """
+    try:
+        summary = json.loads((folder / COUNTS_FILE).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise SemcError(
+            ExitCode.DATA_NOT_FOUND,
+            f"The folder of sites has no readable {COUNTS_FILE}.",
+            "make it with `semc-sim sites`",
+        ) from error
+    return {name: SiteCounts.model_validate(counts) for name, counts in summary["sites"].items()}
+
+
+def sites_table(counts: dict[str, SiteCounts]) -> Table:
+    """Return the sites as a table for the terminal: images by split, patients, training images per class."""
+    table = Table(title="Sites")
+    for heading in ("site", "train", "validation", "test", "patients"):
+        table.add_column(heading, justify="left" if heading == "site" else "right")
+    for name in next(iter(counts.values())).class_counts:
+        table.add_column(name, justify="right")
+    for site, count in counts.items():
+        images = (count.num_train_images, count.num_validation_images, count.num_test_images)
+        cells = (*images, count.num_train_patients, *count.class_counts.values())
+        table.add_row(site, *(str(cell) for cell in cells))
+    return table
+
+
+def _phantom_config(request: SitesRequest) -> PhantomConfig:
+    names = request.site_names or tuple(f"hospital_{number}" for number in range(1, request.num_sites + 1))
+    settings: dict[str, Any] = {
+        "seed": request.seed,
+        "classes": request.classes or PLANES,
+        "centre_names": names,
+        "patients_per_centre": request.patients_per_site,
+        "test_patients_per_centre": request.test_patients_per_site,
+        "frames_per_patient": request.frames_per_patient,
+        "image_size": request.image_size,
+        "class_prior": request.class_prior,
+    }
+    if request.severity is not None:
+        settings["severity"] = request.severity
+    return PhantomConfig(**settings)
+
+
+def _parts(cohort: Cohort, request: SitesRequest) -> dict[str, list[SourceRow]]:
+    """Return each site's rows."""
+    patients = cohort.patients()
+    centres = usable_centres(cohort, request.min_patients, request.keep_centres)
+    kind: PartitionKind = "iid" if request.partition == "auto" and not centres else "by_centre"
+    if request.partition != "auto":
+        kind = request.partition
+    if kind == "by_centre":
+        if not centres:
+            raise SemcError(
+                ExitCode.USAGE,
+                "No centre of the source has enough patients and two classes.",
+                "name other centre columns, or use partition iid",
+            )
+        limit = request.num_sites if request.partition == "auto" else len(centres)
+        chosen = set(list(centres)[:limit])
+        patients = patients.assign(centre=[pooled(centre, centres) for centre in patients["centre"]])
+        patients = patients[patients["centre"].isin(chosen)]
+    config = PartitionConfig(
+        kind=kind,
+        num_sites=request.num_sites,
+        alpha=request.alpha,
+        classes_per_site=request.classes_per_site,
+        min_patients=request.min_patients,
+        seed=request.seed,
+    )
+    by_site = partition_patients(patients, config)
+    if kind == "by_centre":
+        by_site = {site_name(centre): groups for centre, groups in by_site.items()}
+    elif request.site_names is not None and request.source != "phantom":
+        by_site = dict(zip(request.site_names, by_site.values(), strict=True))
+    site_of = {group: site for site, groups in by_site.items() for group in groups}
+    parts: dict[str, list[SourceRow]] = {site: [] for site in by_site}
+    for row in cohort.rows:
+        if row.group in site_of:
+            parts[site_of[row.group]].append(row)
+    return parts
+
+
+def _remove_earlier(out: Path) -> None:
+    """Remove the sites an earlier call made in `out`, and nothing else."""
+    if (out / COUNTS_FILE).is_file():
+        for name in read_site_counts(out):
+            shutil.rmtree(out / name, ignore_errors=True)
+        (out / COUNTS_FILE).unlink()
