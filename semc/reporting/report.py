@@ -21,11 +21,13 @@ from plotly.offline import get_plotlyjs
 
 from semc.exit_codes import ExitCode, SemcError
 from semc.metrics import ClassScores, Confusion
-from semc.reporting.comparison import Comparison, accuracy_interval, compare, judge
+from semc.reporting.comparison import Comparison, compare
+from semc.reporting.intervals import accuracy_interval
 from semc.reporting.plots import confusion_heatmap, loss_curves, recall_bars, score_curves
 from semc.reporting.result import StudyResult
 from semc.reporting.sample_images import thumbnail
 from semc.reporting.tables import ABSENT, COLUMNS, format_score, site_rows, worst_lines
+from semc.reporting.verdict import judge
 
 OUTCOMES: Final = {
     "complete": "Complete: every named hospital took part in every round.",

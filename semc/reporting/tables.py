@@ -14,8 +14,9 @@ from typing import Final
 from rich.table import Table
 
 from semc.metrics import Confusion
-from semc.reporting.comparison import Comparison, Worst, compare, judge
+from semc.reporting.comparison import Comparison, Worst, compare
 from semc.reporting.result import StudyResult
+from semc.reporting.verdict import judge
 
 ABSENT: Final = "–"
 

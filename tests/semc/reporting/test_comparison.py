@@ -8,9 +8,9 @@ from semc.reporting.comparison import (
     Comparison,
     SiteComparison,
     compare,
-    judge,
-    wilson_interval,
 )
+from semc.reporting.intervals import wilson_interval
+from semc.reporting.verdict import judge
 from tests.semc.reporting.study_result import study_result
 
 
