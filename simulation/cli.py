@@ -54,7 +54,9 @@ def sites(
     patients: Annotated[int, typer.Option(min=4, help="Phantom patients per hospital.")] = 40,
     frames: Annotated[int, typer.Option(min=1, help="Phantom frames per patient.")] = 4,
     image_size: Annotated[int, typer.Option(min=32, help="Phantom image side, pixels.")] = 128,
-    severity: Annotated[float, typer.Option(min=0, max=1, help="How far the phantom scanners differ, 0 to 1.")] = 0.5,
+    severity: Annotated[
+        float | None, typer.Option(min=0, max=1, help="How far the phantom scanners differ, 0 to 1.")
+    ] = None,
     allow_ungrouped: Annotated[bool, typer.Option(help="Accept images without a patient or stream key.")] = False,
     seed: Annotated[int, typer.Option(min=0, help="Seed of phantom and partition.")] = 0,
     output: FormatOption = Format.TEXT,

@@ -88,7 +88,8 @@ def _hospitals(
 
 def demo_request(data: Path, seed: int) -> SitesRequest:
     """Return how the demo splits a folder of real images: its own centres, or three random parts by patient."""
-    return SitesRequest(source=str(data), partition="auto", num_sites=3, seed=seed)
+    # LP2025 folders hold no patient keys; the counts, and with them the report, then say "ungrouped"
+    return SitesRequest(source=str(data), partition="auto", num_sites=3, allow_ungrouped=True, seed=seed)
 
 
 def _samples(site_file: Path, study: StudyConfig) -> list[str]:

@@ -45,7 +45,9 @@ def run_study(
     return result
 
 
-def phantom_request(study: StudyConfig, *, patients: int = 24, frames: int = 3, severity: float = 0.5) -> SitesRequest:
+def phantom_request(
+    study: StudyConfig, *, patients: int = 24, frames: int = 3, severity: float | None = None
+) -> SitesRequest:
     """Return phantom hospitals that fit a study: its site names, classes, image size and seed."""
     return SitesRequest(
         source="phantom",
