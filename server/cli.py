@@ -136,8 +136,12 @@ def run(
 
     place = Home(home)
     folder, run_id = submit(place, load_study(study))
-    with LiveProgress(Console(stderr=True, quiet=output is Format.JSON)) as progress:
-        result = follow(place, folder, run_id, progress.show)
+    try:
+        with LiveProgress(Console(stderr=True, quiet=output is Format.JSON)) as progress:
+            result = follow(place, folder, run_id, progress.show)
+    except KeyboardInterrupt:
+        typer.echo(f"run {folder.root.name} goes on at the coordinator; see `semc-server status`", err=True)
+        raise typer.Exit(130) from None
     if output is Format.JSON:
         typer.echo(result.model_dump_json(indent=2))
     else:
@@ -194,11 +198,21 @@ def main() -> None:
     """Run the command line; bad input ends with one line and its numbered exit code."""
     try:
         app()
-    except SemcError as error:
+    except Exception as error:
         if "--debug" in sys.argv:
             raise
-        typer.echo(error.line(), err=True)
-        sys.exit(int(error.code))
+        known = error if isinstance(error, SemcError) else _unforeseen(error)
+        typer.echo(known.line(), err=True)
+        sys.exit(int(known.code))
+
+
+def _unforeseen(error: Exception) -> SemcError:
+    """Return a defect of this software as one line; its text may hold paths and stays out."""
+    return SemcError(
+        ExitCode.INTERNAL,
+        f"Unforeseen {type(error).__name__}.",
+        "repeat it with `semc-server --debug ...` and report it",
+    )
 
 
 if __name__ == "__main__":

@@ -31,6 +31,8 @@ class Event(StrEnum):
     """Every site's scores of a round's weights are in; round, mean_macro_f1, worst_macro_f1, worst_site."""
     AGGREGATED = "aggregated"
     """A round's weights are made and saved; round, seconds."""
+    CLOSING = "closing"
+    """Every site is asked to measure the final model."""
     FINISHED = "finished"
     """The result is written; outcome, seconds."""
     FAILED = "failed"

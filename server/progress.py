@@ -57,6 +57,9 @@ class LiveProgress:
             case Event.ROUND:
                 self._answered = 0
                 self._progress.update(self._task, description=f"round {event['round']}", note="")
+            case Event.CLOSING:
+                self._answered = 0
+                self._progress.update(self._task, description="final evaluation", note="")
             case Event.REPLY:
                 self._answered += 1
                 self._progress.update(self._task, note=f"{self._answered}/{self._sites} sites")

@@ -140,6 +140,7 @@ class _StudyRun:
     def _closing_evaluation(self) -> None:
         """Have every site measure the final model."""
         last = self._federation.rounds
+        self._events.write(Event.CLOSING)
 
         def keep(_round: int, reply: CheckedReply) -> None:
             self._history.add_counts(last, reply)

@@ -26,7 +26,7 @@ from server.run_folder import RunFolder
 Watch = Callable[[Mapping[str, Any]], None]
 
 _LOOK_SECONDS: Final = 0.1
-_STATUS_SECONDS: Final = 15.0
+_STATUS_SECONDS: Final = 30.0
 
 
 def submit(home: Home, study: StudyConfig) -> tuple[RunFolder, str]:

@@ -326,7 +326,12 @@ def test_offline_site_is_never_asked_and_counts_when_it_returns(tmp_path: Path) 
 
     sites = _sites(west=answer)
     sites[2].online = online
-    result, grid = _run(tmp_path, sites, tiny_study(rounds=1), pace=Pace(0.001, 0.01, 0.002, 30.0))
+    result, grid = _run(
+        tmp_path,
+        sites,
+        tiny_study(rounds=1),
+        pace=Pace(poll=0.001, slowest_poll=0.01, roster=0.002, offline_grace=30.0),
+    )
     assert result.outcome == "complete"
     assert grid.pulled_while_offline == 0
     assert result.rounds[0].seconds > 0.2
@@ -469,6 +474,7 @@ def test_events_tell_the_whole_story_in_order(tmp_path: Path) -> None:
         "round",
         *["reply"] * 3,
         "aggregated",
+        "closing",
         *["reply"] * 3,
         "evaluated",
         "finished",
