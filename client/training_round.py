@@ -217,5 +217,5 @@ def _sha256(tensors: Mapping[str, Tensor]) -> str:
     digest = hashlib.sha256()
     for name in sorted(tensors):
         digest.update(name.encode())
-        digest.update(memoryview(tensors[name].contiguous().numpy()).cast("B"))
+        digest.update(tensors[name].contiguous().numpy().data)
     return digest.hexdigest()

@@ -1,0 +1,188 @@
+"""A round is a function of (weights, state before): replays are bit-equal, foreign weights change nothing."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from client.progress import Progress
+from client.round_update import RoundUpdate
+from client.training_round import SiteTrainer
+from semc.checkpoint import load_state, saved_states
+from semc.config import SiteConfig, StudyConfig, parse_study
+from semc.exit_codes import ExitCode, SemcError
+from semc.models import build_model
+from semc.parameter_exchange import split_parameters
+from semc.protocol import (
+    EXPERT_USE,
+    METRIC_NAMES,
+    NUM_EXAMPLES,
+    TEST_CONFUSION,
+    TRAIN_LOSS,
+    TRAIN_STEPS,
+    VALIDATION_CONFUSION,
+)
+from tests.client.small_study import STUDY_TEXT
+
+STUDY = parse_study(STUDY_TEXT)
+FIRST = split_parameters(build_model(STUDY), "silo").shared
+
+
+def same(left: dict[str, Tensor], right: dict[str, Tensor]) -> bool:
+    return left.keys() == right.keys() and all(torch.equal(left[name], right[name]) for name in left)
+
+
+def counts(update: RoundUpdate) -> dict[str, object]:
+    """Return the metrics without the one that measures time."""
+    return {name: value for name, value in update.metrics.items() if name != "train-seconds"}
+
+
+def saved(site: SiteConfig, study: StudyConfig, round_number: int) -> dict[str, Tensor]:
+    folder = site.state_directory / study.digest()[:16] / f"round-{round_number:05d}"
+    return load_state(folder)[0]
+
+
+def test_a_replayed_round_is_bit_equal_in_the_same_process_and_in_a_new_one(site: SiteConfig) -> None:
+    trainer = SiteTrainer(site, STUDY)
+    one = trainer.run_round(1, FIRST)
+    two = trainer.run_round(2, one.shared)
+    left_behind = saved(site, STUDY, 2)
+    assert not same(one.shared, FIRST)
+    for again in (trainer, SiteTrainer(site, STUDY)):
+        replayed = again.run_round(2, one.shared)
+        assert same(replayed.shared, two.shared)
+        assert counts(replayed) == counts(two)
+        assert same(saved(site, STUDY, 2), left_behind)
+
+
+def test_what_the_process_did_in_between_does_not_matter(site: SiteConfig, tmp_path: Path) -> None:
+    trainer = SiteTrainer(site, STUDY)
+    one = trainer.run_round(1, FIRST)
+    foreign = {name: torch.full_like(tensor, 0.01) for name, tensor in FIRST.items()}
+    trainer.evaluate(foreign, 1)
+    torch.manual_seed(99)
+    torch.rand(7)
+    trainer.run_round(2, foreign)
+    disturbed = trainer.run_round(2, one.shared)
+    fresh = SiteTrainer(site.model_copy(update={"state_directory": tmp_path / "other"}), STUDY)
+    quiet = fresh.run_round(2, fresh.run_round(1, FIRST).shared)
+    assert same(disturbed.shared, quiet.shared)
+    assert counts(disturbed) == counts(quiet)
+
+
+def test_local_state_is_bit_identical_after_foreign_weights_came_and_were_only_evaluated(
+    site: SiteConfig,
+) -> None:
+    trainer = SiteTrainer(site, STUDY)
+    trainer.run_round(1, FIRST)
+    before = saved(site, STUDY, 1)
+    foreign = {name: torch.randn_like(tensor) for name, tensor in FIRST.items()}
+    trainer.evaluate(foreign, 1)
+    after = split_parameters(trainer._network, "silo").local
+    kept = {name: tensor for name, tensor in before.items() if name.startswith("network/")}
+    assert {f"network/{name}" for name in after} == kept.keys()
+    assert all(torch.equal(kept[f"network/{name}"], tensor) for name, tensor in after.items())
+    assert same(saved(site, STUDY, 1), before)
+    queue = [name for name in before if name.startswith("objective/")]
+    assert queue, "the queue is part of what stays"
+
+
+def test_state_and_update_share_nothing(site: SiteConfig) -> None:
+    update = SiteTrainer(site, STUDY).run_round(1, FIRST)
+    assert update.shared.keys() == FIRST.keys()
+    assert not any("running_" in name or "num_batches" in name for name in update.shared)
+    local = saved(site, STUDY, 1)
+    assert any("running_mean" in name for name in local)
+    assert any(name.startswith("optimiser/") for name in local)
+    assert not {name.removeprefix("network/") for name in local if name.startswith("network/")} & FIRST.keys()
+
+
+def test_what_a_round_reports(site: SiteConfig) -> None:
+    trainer = SiteTrainer(site, STUDY)
+    told: list[Progress] = []
+    first = trainer.run_round(1, FIRST, told.append).metrics
+    assert VALIDATION_CONFUSION not in first, "no batch-norm statistics before the first round"
+    second = trainer.run_round(2, FIRST, told.append).metrics
+    assert second.keys() <= METRIC_NAMES
+    assert second[NUM_EXAMPLES] == first[NUM_EXAMPLES] == len(trainer._data.train)
+    assert second[TRAIN_STEPS] == 2
+    assert isinstance(second[TRAIN_LOSS], float)
+    for name, rows in (
+        (VALIDATION_CONFUSION, trainer._data.validation),
+        (TEST_CONFUSION, trainer._data.test),
+    ):
+        matrix = second[name]
+        assert isinstance(matrix, list)
+        assert (len(matrix), sum(matrix)) == (9, len(rows))
+    use = second[EXPERT_USE]
+    assert isinstance(use, list)
+    assert sum(use) == pytest.approx(1, abs=1e-5)
+    training = [item for item in told if item.phase == "training" and item.round_number == 2]
+    assert [item.done for item in training] == [0, 1, 2]
+    assert training[-1].loss == second[TRAIN_LOSS]
+
+
+def test_the_counts_are_those_of_the_incoming_weights(site: SiteConfig) -> None:
+    trainer = SiteTrainer(site, STUDY)
+    one = trainer.run_round(1, FIRST)
+    reported = trainer.run_round(2, one.shared).metrics
+    measured = SiteTrainer(site, STUDY).evaluate(one.shared, 1)
+    assert measured[TEST_CONFUSION] == reported[TEST_CONFUSION]
+    assert measured[VALIDATION_CONFUSION] == reported[VALIDATION_CONFUSION]
+
+
+def test_a_site_that_missed_rounds_starts_from_its_newest_state(site: SiteConfig) -> None:
+    study = parse_study(STUDY_TEXT, {"federation.rounds": 6})
+    trainer = SiteTrainer(site, study)
+    one = trainer.run_round(1, FIRST)
+    late = trainer.run_round(5, one.shared)
+    assert same(late.shared, SiteTrainer(site, study).run_round(5, one.shared).shared)
+    folder = site.state_directory / study.digest()[:16]
+    assert [path.name for path in saved_states(folder, "round-")] == ["round-00001", "round-00005"]
+
+
+@pytest.mark.parametrize("bn", ["silo", "fedbn", "average"])
+def test_every_batch_norm_mode_trains_and_keeps_its_own(site: SiteConfig, bn: str) -> None:
+    study = parse_study(STUDY_TEXT, {"federation.bn": bn, "name": f"small-{bn}"})
+    shared = split_parameters(build_model(study), study.federation.bn).shared
+    trainer = SiteTrainer(site, study)
+    update = trainer.run_round(1, shared)
+    assert update.shared.keys() == shared.keys()
+    assert set(trainer.shared_shapes) == set(shared)
+    local = {name for name in saved(site, study, 1) if name.startswith("network/")}
+    assert any("running_var" in name for name in local) == (bn != "average")
+
+
+def test_epochs_instead_of_steps(site: SiteConfig) -> None:
+    study = parse_study(STUDY_TEXT, {"training.local_steps": None, "training.local_epochs": 1})
+    trainer = SiteTrainer(site, study)
+    update = trainer.run_round(1, FIRST)
+    assert update.metrics[TRAIN_STEPS] == trainer.steps_per_round
+    assert trainer.steps_per_round == -(-len(trainer._data.train) // 4) - (len(trainer._data.train) % 4 == 1)
+
+
+def test_weights_of_another_network_are_refused_and_leave_no_state(site: SiteConfig) -> None:
+    trainer = SiteTrainer(site, STUDY)
+    foreign = dict(list(FIRST.items())[1:])
+    with pytest.raises(SemcError) as caught:
+        trainer.run_round(1, foreign)
+    assert caught.value.code is ExitCode.STUDY_MISMATCH
+    assert not (site.state_directory / STUDY.digest()[:16]).exists()
+
+
+def test_a_diverging_round_leaves_no_state(site: SiteConfig) -> None:
+    trainer = SiteTrainer(site, STUDY)
+    poisoned = {name: torch.full_like(tensor, 1e30) for name, tensor in FIRST.items()}
+    with pytest.raises(SemcError) as caught:
+        trainer.run_round(1, poisoned)
+    assert caught.value.code is ExitCode.RUN_FAILED
+    assert not (site.state_directory / STUDY.digest()[:16]).exists()
+
+
+def test_a_missing_gpu_is_told(site: SiteConfig) -> None:
+    with pytest.raises(SemcError) as caught:
+        SiteTrainer(site.model_copy(update={"device": "cuda:63"}), STUDY)
+    assert caught.value.code is ExitCode.DEVICE
