@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import torch
-
 from semc.config import StudyConfig
 from semc.models.output import SEMCOutput
 from semc.models.resnet import PlainResNet
 from semc.models.semc_net import SEMCNet
 from semc.models.weights import load_weights
+from semc.seed import seeded_init
 
 __all__ = ["PlainResNet", "SEMCNet", "SEMCOutput", "build_model"]
 
@@ -23,9 +22,7 @@ def build_model(study: StudyConfig) -> SEMCNet | PlainResNet:
         SemcError: WEIGHTS_INVALID, pretrained weights are missing, of another hash or of another shape.
     """
     weights = load_weights(study.model)
-    # Only the CPU's generator is used and restored; torch.manual_seed would reseed GPUs as well.
-    with torch.random.fork_rng(devices=[]):
-        torch.random.default_generator.manual_seed(study.seed)
+    with seeded_init(study.seed):
         network = SEMCNet(study) if study.objective.name == "semc" else PlainResNet(study)
         if weights is not None:
             network.load_pretrained(weights, experts=study.model.expert_init == "pretrained")

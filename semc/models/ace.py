@@ -1,9 +1,9 @@
 """ACE: brings a shallow feature F_n to the size and width of its expert's deep feature (eq. 5-6).
 
-Each stage halves the map and doubles the channels: depthwise 3x3 stride 2, batch norm, activation, 1x1, batch norm.
-F1, F2, F3 need 3, 2, 1 stages; a 1x1 projection ends the branch. Deviation: the paper says where activations stand
-only in part; the released code uses leaky ReLU, also after each stage's second batch norm but not after the
-projection, so that its F'_n can subtract from D_n. All three are settings.
+Each stage halves the map and doubles the channels: depthwise 3x3 stride 2, batch norm, activation, 1x1, batch
+norm. F1, F2, F3 need 3, 2, 1 stages; a 1x1 projection ends the branch. Deviation: the paper says where
+activations stand only in part; the released code uses leaky ReLU, also after each stage's second batch norm
+but not after the projection, so that its F'_n can subtract from D_n. All three are settings.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ class ACE(nn.Module):
 
 
 def ace_sources(num_experts: int) -> tuple[int | None, ...]:
-    """Return the number of the shallow feature each expert is paired with (eq. 7): F_n, and none for a fourth."""
+    """Return the number n of each expert's shallow feature F_n (eq. 7); a fourth expert has none."""
     return tuple(expert if expert <= 3 else None for expert in range(1, num_experts + 1))
 
 

@@ -1,4 +1,7 @@
-"""The network behind alpha, the weight of L_moe against L_mc per image (eq. 19); its bounds live in the objective."""
+"""The network behind alpha, which weighs L_moe against L_mc per image (eq. 19).
+
+Its raw output is bounded by the objective.
+"""
 
 from __future__ import annotations
 
@@ -13,8 +16,9 @@ HIDDEN = 64
 class AlphaNetwork(nn.Module):
     """g: two linear layers, raw output.
 
-    `learned` and `uncertainty` read the detached pooled feature GAP(mean_n O_n). `reference` reproduces the released
-    code: frozen weights on the last expert's embedding, through which its gradient reaches the network.
+    `learned` and `uncertainty` read the detached pooled feature GAP(mean_n O_n). `reference` reproduces the
+    released code: frozen weights on the third expert's embedding, through which its gradient reaches the
+    network.
 
     Args:
         channels: C of the pooled feature.

@@ -1,8 +1,8 @@
 """The experts' feature maps side by side, channels first: the form in which SAMC and the projection work.
 
 All N experts share one tensor [C, M, P]: M = N*B maps, expert-major (eq. 11 orders its pool alike), P = H*W
-positions. A 1x1 convolution is then one matrix product for all experts, a depthwise convolution of a small map one
-batched product, and batch norm per expert one call on C*N channels; none of them copies.
+positions. A 1x1 convolution is then one matrix product for all experts, a depthwise convolution of a small
+map one batched product, and batch norm per expert one call on C*N channels; none of them copies.
 """
 
 from __future__ import annotations
@@ -41,8 +41,13 @@ class ChannelMaps:
         )
 
     def as_images(self, values_CMP: Tensor) -> Tensor:
-        """View values [C', M, P] as images [M, C', H, W] (not contiguous)."""
-        return values_CMP.transpose(0, 1).unflatten(2, (self.height, self.width))
+        """View values [C', M, P] as images [M, C', H, W] (a view where memory allows)."""
+        channels, num_maps, _ = values_CMP.shape
+        return values_CMP.transpose(0, 1).reshape(num_maps, channels, self.height, self.width)
+
+    def by_expert(self, vectors_CM: Tensor) -> Tensor:
+        """View one vector per map, [C', M], as [N, B, C']."""
+        return vectors_CM.view(len(vectors_CM), self.num_experts, -1).permute(1, 2, 0)
 
     def flat(self) -> Tensor:
         """View the values as a matrix [C, M*P]."""
@@ -53,7 +58,6 @@ class ChannelMaps:
         chunk_CBP = self.values_CMP.chunk(self.num_experts, dim=1)[index].contiguous()
         return ChannelMaps(chunk_CBP, self.height, self.width, 1)
 
-    def pooled_NBC(self) -> Tensor:
+    def global_average(self) -> Tensor:
         """Return the global average pool GAP per expert and image, at least float32: [N, B, C]."""
-        pooled_CM = at_least_float32(self.values_CMP.mean(dim=2))
-        return pooled_CM.unflatten(1, (self.num_experts, -1)).permute(1, 2, 0)
+        return self.by_expert(at_least_float32(self.values_CMP.mean(dim=2)))

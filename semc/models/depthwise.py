@@ -1,8 +1,8 @@
 """Depthwise convolutions of channel-major maps (eq. 10), exact and fast at every size.
 
-On a small map every output position of a channel sees nearly all input positions, so the channel's kernel is written
-out as a P x P matrix and all channels are one batched product: 20 to 35 times faster than oneDNN's depthwise backward
-at 2x2 and 4x4. A 1x1 kernel is a scale per channel.
+On a small map every output position of a channel sees nearly all input positions, so the channel's kernel is
+written out as a P x P matrix and all channels are one batched product: 20 to 35 times faster than oneDNN's
+depthwise backward at 2x2 and 4x4. A 1x1 kernel is a scale per channel.
 """
 
 from __future__ import annotations
@@ -43,5 +43,7 @@ class DepthwiseConv(nn.Module):
             return torch.bmm(values_CMP, matrices_CPP)
         layout = torch.channels_last if values_CMP.device.type == "cpu" else torch.contiguous_format
         images_MCHW = maps.as_images(values_CMP).contiguous(memory_format=layout)
-        output_MCHW = functional.conv2d(images_MCHW, self.weight, padding=self.kernel // 2, groups=len(self.weight))
+        output_MCHW = functional.conv2d(
+            images_MCHW, self.weight, padding=self.kernel // 2, groups=len(self.weight)
+        )
         return output_MCHW.flatten(2).transpose(0, 1).contiguous()

@@ -1,10 +1,11 @@
 """Batch norm over the experts' stacked maps, one set of statistics per expert chunk.
 
-A pooled batch norm over all N*B maps would mix the experts' distributions and is a different network (the training
-outputs differ by 0.58 in float64). Here every chunk is normalised by its own batch statistics, exactly as N separate
-calls would, but in a single kernel. With one module for all experts (`samc_bn: shared`, the released code) the
-running statistics see the chunks one after the other, as N calls would update them; evaluation then uses their blend.
-With one module per expert (`per_expert`) each keeps its own parameters and statistics.
+A pooled batch norm over all N*B maps would mix the experts' distributions and is a different network (the
+training outputs differ by 0.58 in float64). Here every chunk is normalised by its own batch statistics,
+exactly as N separate calls would, but in a single kernel. With one module for all experts (`samc_bn: shared`,
+the released code) the running statistics see the chunks one after the other, as N calls would update them;
+evaluation then uses their blend. With one module per expert (`per_expert`) each keeps its own parameters and
+statistics.
 """
 
 from __future__ import annotations
@@ -43,11 +44,15 @@ class ExpertBatchNorm(nn.Module):
         if self.training:
             # Momentum 1 turns the running buffers into this batch's mean and unbiased variance.
             mean_X, variance_X = torch.zeros_like(weight_X), torch.zeros_like(weight_X)
-            output = functional.batch_norm(channels_1XL, mean_X, variance_X, weight_X, bias_X, True, 1.0, epsilon)
+            output = functional.batch_norm(
+                channels_1XL, mean_X, variance_X, weight_X, bias_X, True, 1.0, epsilon
+            )
             self._track(mean_X.detach(), variance_X.detach())
         else:
             mean_X, variance_X = self._stacked("running_mean"), self._stacked("running_var")
-            output = functional.batch_norm(channels_1XL, mean_X, variance_X, weight_X, bias_X, False, 0.0, epsilon)
+            output = functional.batch_norm(
+                channels_1XL, mean_X, variance_X, weight_X, bias_X, False, 0.0, epsilon
+            )
         return output.view_as(values_CL)
 
     def _norm(self, expert: int) -> nn.BatchNorm1d:

@@ -1,9 +1,9 @@
 """The gate: how much each expert counts for an image (eq. 16).
 
-Deviations from the released code, whose router sits outside the model, untrained and unsaved, and samples noise at
-test time as well: here the router is a child of the network, Gumbel noise exists in training only, and evaluation
-depends on image and weights alone. `gate_eval: sampled_mean` imitates the noisy released gate by the mean over seeded
-draws, the same for every image, so that scores do not depend on the batch either.
+Deviations from the released code, whose router sits outside the model, untrained and unsaved, and samples
+noise at test time as well: here the router is a child of the network, Gumbel noise exists in training only,
+and evaluation depends on image and weights alone. `gate_eval: sampled_mean` imitates the noisy released gate
+by the mean over seeded draws, the same for every image, so that scores do not depend on the batch either.
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 SMALL_MAP_POSITIONS = 16
-"""Largest output map, H*W, computed by matrix products on CPU (4x4); beyond, torch's convolutions are faster."""
+"""Largest output map, H*W, computed by matrix products on CPU (4x4); beyond, torch's own kernels win."""
 
 
 @lru_cache(maxsize=64)

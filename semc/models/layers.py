@@ -1,9 +1,9 @@
 """Layers that compute exactly what their torch namesakes do, in the form that is fastest on small maps.
 
-SEMC spends most of its time on maps of a few positions (2x2 at 64 px, 4x4 at 128 px) with hundreds of channels.
-There a convolution is a matrix product, and oneDNN's convolutions are two to thirty times slower than that product,
-above all backward. Results differ from torch's by rounding only; larger maps and GPUs take torch's own kernels.
-Shapes: B batch, C channels, L any flattened positions.
+SEMC spends most of its time on maps of a few positions (2x2 at 64 px, 4x4 at 128 px) with hundreds of
+channels. There a convolution is a matrix product, and oneDNN's convolutions are two to thirty times slower
+than that product, above all backward. Results differ from torch's by rounding only; larger maps and GPUs take
+torch's own kernels. Shapes: B batch, C channels, L any flattened positions.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def conv3x3(in_channels: int, out_channels: int, stride: int = 1) -> SmallMapCon
 class ChannelLinear(nn.Linear):
     """nn.Linear over the leading dimension: a 1x1 convolution of channel-major maps is one matrix product."""
 
-    def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - nn.Linear's name
+    def forward(self, input: Tensor) -> Tensor:
         """Map [C_in, L] to [C_out, L]."""
         output_CL = self.weight @ input
         return output_CL if self.bias is None else output_CL + self.bias[:, None]

@@ -1,6 +1,7 @@
 """SAMC's inverted bottleneck: three depthwise receptive fields, joined, shuffled and projected back (eq. 10).
 
-`samc_fuse: concat` without residual is the paper's text; `sum` with residual is what the released code computes.
+`samc_fuse: concat` without residual is the paper's text; `sum` with residual is what the released code
+computes.
 """
 
 from __future__ import annotations
@@ -69,4 +70,4 @@ def _relu6(values: Tensor) -> Tensor:
 
 def _shuffle(values_CL: Tensor, groups: int) -> Tensor:
     """Interleave the channels of equal groups, so that the projection's inputs mix neighbours."""
-    return values_CL.unflatten(0, (groups, -1)).transpose(0, 1).flatten(0, 1)
+    return values_CL.view(groups, -1, values_CL.shape[1]).transpose(0, 1).flatten(0, 1)

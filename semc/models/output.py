@@ -23,4 +23,4 @@ class SEMCOutput:
     embeddings_NBD: Tensor | None
     """Unit-norm embeddings p_n; None where the contrastive branch is off."""
     alpha_raw_BA: Tensor | None
-    """Alpha network before its bounding function; A = 2 is (s_moe, s_mc). None where alpha is not a network."""
+    """Alpha network before its bounding function; A = 2: (s_moe, s_mc). None where alpha is no network."""

@@ -36,9 +36,11 @@ class Projection(nn.Module):
 
     def forward(self, refined: ChannelMaps) -> Tensor:
         """Return the embeddings [N, B, D], rows of unit length, at least float32."""
-        hidden = refined.with_values(functional.relu(self.reduce_norm(self.reduce(refined.flat())), inplace=True))
+        hidden = refined.with_values(
+            functional.relu(self.reduce_norm(self.reduce(refined.flat())), inplace=True)
+        )
         pooled_CM = at_least_float32(hidden.values_CMP.mean(dim=2))
         # Unit length to float32 precision, also under mixed precision: cosines divided by tau need it.
         with torch.autocast(pooled_CM.device.type, enabled=False):
             embeddings_DM = functional.normalize(self.embed_norm(self.embed(pooled_CM)), dim=0)
-        return embeddings_DM.unflatten(1, (refined.num_experts, -1)).permute(1, 2, 0)
+        return refined.by_expert(embeddings_DM)

@@ -37,9 +37,6 @@ class PlainResNet(nn.Module):
             alpha_raw_BA=None,
         )
 
-    def set_progress(self, fraction: float) -> None:
-        """Accept the share of the study done; nothing here depends on it."""
-
     def load_pretrained(self, weights: Mapping[str, Tensor], *, experts: bool) -> None:
         """Copy a ResNet's weights into the backbone and, if asked, its stage 4.
 

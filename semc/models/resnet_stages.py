@@ -1,7 +1,7 @@
 """The four stages of ResNet-18/34/50 (He et al. 2016), with torchvision's parameter names and initial values.
 
-Written out rather than imported so that the small maps of stage 4 can use :class:`SmallMapConv2d`; a test holds them
-equal to torchvision's networks, and torchvision's weight files load unchanged.
+Written out rather than imported so that the small maps of stage 4 can use :class:`SmallMapConv2d`; a test
+holds them equal to torchvision's networks, and torchvision's weight files load unchanged.
 """
 
 from __future__ import annotations
@@ -67,11 +67,11 @@ class ResNetShape:
 
     def channels(self, stage: int) -> int:
         """Return the output channels of stage 1-4."""
-        return self.width * 2 ** (stage - 1) * self.block.expansion
+        return (self.width << (stage - 1)) * self.block.expansion
 
     def build_stage(self, stage: int) -> nn.Sequential:
         """Return stage 1-4 with fresh weights; stages 2-4 halve the map."""
-        planes, stride = self.width * 2 ** (stage - 1), 1 if stage == 1 else 2
+        planes, stride = self.width << (stage - 1), 1 if stage == 1 else 2
         in_channels = self.width if stage == 1 else self.channels(stage - 1)
         out_channels = self.channels(stage)
         downsample = None

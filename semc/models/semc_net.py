@@ -1,8 +1,9 @@
 """SEMCNet: semantic-enhanced mixture of contrastive experts, as in the paper's figure.
 
-Deviations from the released code: `forward` is pure (no labels, no queue, no noise in evaluation), router and alpha
-network are children that are trained and saved, its unused modules do not exist, and a part that a study switches
-off leaves no parameters. Shape suffixes: B batch, N experts, K classes, D embedding, C channels.
+Deviations from the released code: `forward` is pure (no labels, no queue, no noise in evaluation), router and
+alpha network are children that are trained and saved, its unused modules do not exist, and a part that a
+study switches off leaves no parameters. Shape suffixes: B batch, N experts, K classes, D embedding, C
+channels.
 """
 
 from __future__ import annotations
@@ -66,7 +67,7 @@ class SEMCNet(nn.Module):
         embeddings_NBD = None if self.projection is None else self.projection(refined)  # p_n
         # Heads in float32 also under mixed precision: they are tiny, and their outputs enter softmaxes.
         with torch.autocast(images_BCHW.device.type, enabled=False):
-            pooled_NBC = refined.pooled_NBC()
+            pooled_NBC = refined.global_average()
             gate_input_BC = _pooled_mean(deep_N) if self.gate_reads_deep else pooled_NBC.mean(dim=0)
             gate_weights_BN: Tensor = self.gate(gate_input_BC)  # w, eq. 16
             expert_logits_NBK: Tensor = self.classifiers(pooled_NBC)  # z_n

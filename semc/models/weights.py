@@ -41,7 +41,7 @@ def load_weights(config: ModelConfig) -> dict[str, Tensor] | None:
         name = TORCHVISION_FILES[config.backbone]
         content = _read(
             Path(torch.hub.get_dir()) / "checkpoints" / name,
-            f"copy torchvision's ImageNet weights of {config.backbone} into torch's hub cache, or use weights: none",
+            f"copy torchvision's {config.backbone} weights into torch's hub cache, or use weights: none",
         )
         # torchvision's files carry the first digits of their hash: resnet18-f37072fd.pth
         _check_hash(content, Path(name).stem.rpartition("-")[2])
