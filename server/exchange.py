@@ -37,14 +37,6 @@ class Absence:
     receipt: Receipt
 
 
-@dataclass
-class _Letter:
-    """What is known of one site's message."""
-
-    question: Question | None = None
-    offline_since: float | None = None
-
-
 class Exchange:
     """Sends one content to all named sites and gathers what comes back.
 
@@ -74,12 +66,12 @@ class Exchange:
     ) -> None:
         self._grid, self._roster, self._content, self._type = grid, roster, content, message_type
         self._group, self._deadline, self._enough, self._pace = group, deadline_seconds, enough, pace
-        self._letters = {site: _Letter() for site in roster.sites}
+        self._open: dict[str, Question | None] = dict.fromkeys(roster.sites)
 
     def answers(self) -> Iterator[Arrival | Absence]:
         """Yield exactly one item per named site, in the order they come."""
         start = time.monotonic()
-        while self._letters:
+        while self._open:
             self._roster.refresh()
             yield from self._unable()
             self._send(time.monotonic() - start)
@@ -88,69 +80,66 @@ class Exchange:
             if waited >= self._deadline or self._only_lost_sites_remain():
                 yield from self._absent()
                 return
-            if self._letters:
+            if self._open:
                 time.sleep(min(self._pace.next_poll(waited), max(0.0, self._deadline - waited)))
 
     def _unable(self) -> Iterator[Absence]:
         """Give up on sites whose handshake failed."""
-        for site in list(self._letters):
+        for site in list(self._open):
             receipt = self._roster.not_joined(site)
             if receipt is not None:
-                del self._letters[site]
+                del self._open[site]
                 yield Absence(site, receipt)
 
     def _send(self, waited: float) -> None:
         """Send to every online site that has nothing yet; the shared content is stored once."""
-        sites = [
-            site
-            for site, letter in self._letters.items()
-            if letter.question is None and self._roster.is_online(site)
-        ]
-        nodes = [node for site in sites if (node := self._roster.node(site)) is not None]
+        nodes = {
+            site: node
+            for site, question in self._open.items()
+            if question is None
+            and self._roster.is_online(site)
+            and (node := self._roster.node(site)) is not None
+        }
         ttl = self._deadline - waited
         if not nodes or ttl <= 0:
             return
-        messages = [Message(self._content, node, self._type, ttl=ttl, group_id=self._group) for node in nodes]
+        messages = [
+            Message(self._content, node, self._type, ttl=ttl, group_id=self._group) for node in nodes.values()
+        ]
         identifiers = list(self._grid.push_messages(messages))
         if len(identifiers) != len(messages):  # Flower stored none, or does not say which
             identifiers = [""] * len(messages)
-        for site, node, identifier in zip(sites, nodes, identifiers, strict=True):
-            self._letters[site].question = Question(site, node, identifier or "", self._type)
+        for (site, node), identifier in zip(nodes.items(), identifiers, strict=True):
+            self._open[site] = Question(site, node, identifier or "", self._type)
 
     def _arrived(self) -> Iterator[Arrival | Absence]:
-        """Look once for each site's answer."""
-        for site, letter in list(self._letters.items()):
-            if not self._roster.is_online(site):
-                letter.offline_since = letter.offline_since or time.monotonic()
+        """Look once for the answer of each site that is online."""
+        for site, question in list(self._open.items()):
+            if question is None or not self._roster.is_online(site):
                 continue
-            letter.offline_since = None
-            if letter.question is None:
-                continue
-            if not letter.question.message_id:
-                del self._letters[site]
+            if not question.message_id:
+                del self._open[site]
                 yield Absence(site, Receipt(SiteState.DROPPED, Reason.NOT_SENT))
                 continue
-            for reply in self._grid.pull_messages([letter.question.message_id]):
-                del self._letters[site]
-                yield Arrival(letter.question, reply)
+            for reply in self._grid.pull_messages([question.message_id]):
+                del self._open[site]
+                yield Arrival(question, reply)
                 break
 
     def _only_lost_sites_remain(self) -> bool:
         """Whether the quorum is met and nobody but long-offline sites is missing."""
-        limit = time.monotonic() - self._pace.offline_grace
         return self._enough() and all(
-            letter.offline_since is not None and letter.offline_since < limit
-            for letter in self._letters.values()
+            self._roster.offline_seconds(site) > self._pace.offline_grace for site in self._open
         )
 
     def _absent(self) -> Iterator[Absence]:
         """Close the round for everyone who has not answered."""
-        for site, letter in list(self._letters.items()):
-            del self._letters[site]
-            if letter.question is None:
+        for site, question in list(self._open.items()):
+            del self._open[site]
+            if question is None:
                 receipt = Receipt(SiteState.DROPPED, Reason.ABSENT)
-            elif letter.offline_since is not None:
-                receipt = Receipt(SiteState.DROPPED, Reason.OFFLINE)
-            else:
+            elif self._roster.is_online(site):
                 receipt = Receipt(SiteState.LATE, Reason.DEADLINE)
+            else:
+                receipt = Receipt(SiteState.DROPPED, Reason.OFFLINE)
             yield Absence(site, receipt)

@@ -54,7 +54,9 @@ class Roster:
         self.sites = study.federation.sites
         self._grid, self._study, self._registry = grid, study, registry
         self._schema, self._events, self._pace = schema, events, pace
+        self._start = time.monotonic()
         self._next_look = 0.0
+        self._last_online: dict[str, float] = {}
         self._online: dict[int, float] = {}
         self._asked: dict[int, _Asked] = {}
         self._waiting: set[int] = set()
@@ -70,6 +72,10 @@ class Roster:
         """Whether a site joined and may be asked for a reply now."""
         node_id = self._joined.get(site)
         return node_id is not None and self._node_is_online(node_id)
+
+    def offline_seconds(self, site: str) -> float:
+        """Return how long a site has not been online; the study's age where it never was."""
+        return time.monotonic() - self._last_online.get(site, self._start)
 
     def not_joined(self, site: str) -> Receipt | None:
         """Return why a site that answered the handshake may not take part, else None.
@@ -116,6 +122,7 @@ class Roster:
             node.node_id: node.online_until if node.HasField("online_until") else float("inf")
             for node in nodes
         }
+        self._last_online |= {site: now for site in self._joined if self.is_online(site)}
         for node in nodes:
             if self._node_is_online(node.node_id):
                 self._greet(node.node_id, node.public_key, node.last_activated_at)
