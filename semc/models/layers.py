@@ -8,6 +8,8 @@ torch's own kernels. Shapes: B batch, C channels, L any flattened positions.
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -58,3 +60,11 @@ class ChannelLinear(nn.Linear):
 def at_least_float32(values: Tensor) -> Tensor:
     """Return half-precision values as float32; float32 and float64 pass unchanged."""
     return values.to(torch.promote_types(values.dtype, torch.float32))
+
+
+def full_precision(values: Tensor) -> AbstractContextManager[None]:
+    """Suspend mixed precision on the values' device; a device without it (meta) needs nothing."""
+    device = values.device.type
+    if torch.amp.is_autocast_available(device):
+        return torch.autocast(device, enabled=False)
+    return nullcontext()

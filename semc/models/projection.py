@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from semc.models.channel_maps import ChannelMaps
 from semc.models.expert_batch_norm import ExpertBatchNorm
-from semc.models.layers import ChannelLinear, at_least_float32
+from semc.models.layers import ChannelLinear, at_least_float32, full_precision
 
 HIDDEN_DIVISOR = 4
 """Channels per hidden unit (2048 -> 512)."""
@@ -41,6 +40,6 @@ class Projection(nn.Module):
         )
         pooled_CM = at_least_float32(hidden.values_CMP.mean(dim=2))
         # Unit length to float32 precision, also under mixed precision: cosines divided by tau need it.
-        with torch.autocast(pooled_CM.device.type, enabled=False):
+        with full_precision(pooled_CM):
             embeddings_DM = functional.normalize(self.embed_norm(self.embed(pooled_CM)), dim=0)
         return refined.by_expert(embeddings_DM)

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-import torch
 from torch import Tensor, nn
 
 from semc.config import StudyConfig
 from semc.models.backbone import Backbone, ShallowFeatures
-from semc.models.layers import at_least_float32
+from semc.models.layers import at_least_float32, full_precision
 from semc.models.output import SEMCOutput
 from semc.models.weights import part_of
 
@@ -27,7 +26,7 @@ class PlainResNet(nn.Module):
         """Classify a batch of grey or colour images [B, 1 or 3, H, W]."""
         shallow: ShallowFeatures = self.backbone(images_BCHW)
         pooled_BC = at_least_float32(self.layer4(shallow.f3_BCHW).mean(dim=(2, 3)))
-        with torch.autocast(images_BCHW.device.type, enabled=False):
+        with full_precision(images_BCHW):
             logits_BK: Tensor = self.classifier(pooled_BC)
         return SEMCOutput(
             logits_BK=logits_BK,

@@ -20,7 +20,7 @@ from semc.models.backbone import Backbone, ShallowFeatures
 from semc.models.channel_maps import ChannelMaps
 from semc.models.experts import Classifiers, Experts
 from semc.models.gate import Gate
-from semc.models.layers import at_least_float32
+from semc.models.layers import at_least_float32, full_precision
 from semc.models.output import SEMCOutput
 from semc.models.projection import Projection
 from semc.models.samc import build_samc
@@ -66,7 +66,7 @@ class SEMCNet(nn.Module):
         refined: ChannelMaps = self.samc(mixed)  # O_n, eq. 8-10
         embeddings_NBD = None if self.projection is None else self.projection(refined)  # p_n
         # Heads in float32 also under mixed precision: they are tiny, and their outputs enter softmaxes.
-        with torch.autocast(images_BCHW.device.type, enabled=False):
+        with full_precision(images_BCHW):
             pooled_NBC = refined.global_average()
             gate_input_BC = _pooled_mean(deep_N) if self.gate_reads_deep else pooled_NBC.mean(dim=0)
             gate_weights_BN: Tensor = self.gate(gate_input_BC)  # w, eq. 16
