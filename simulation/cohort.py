@@ -82,7 +82,7 @@ class Cohort:
         rows: The images; `centre` is the centre's name, empty where the source has none.
         classes: Class names by label.
         rule: How the centres came about.
-        ungrouped: The source has no patient keys; each image then counts as a patient.
+        ungrouped: Numbers of the rows without a patient key; each counts as a patient of its own.
         num_left_out: Rows of patients seen at a second centre, contradictory copies.
     """
 
@@ -90,7 +90,7 @@ class Cohort:
     rows: tuple[SourceRow, ...]
     classes: tuple[str, ...]
     rule: CohortRule
-    ungrouped: bool
+    ungrouped: frozenset[int]
     num_left_out: int
 
     def patients(self) -> pd.DataFrame:
@@ -191,9 +191,9 @@ def _centres(table: pd.DataFrame, columns: Sequence[str]) -> dict[int, str]:
 
 
 def _cohort(root: Path, rows: Sequence[SourceRow], classes: tuple[str, ...], rule: CohortRule) -> Cohort:
-    ungrouped = any(not row.group for row in rows)
+    ungrouped = frozenset(row.index for row in rows if not row.group)
     grouped = [row if row.group else replace(row, group=f"image {row.index}") for row in rows]
-    unique = merge_identical(grouped, ungrouped=ungrouped)
+    unique = merge_identical(grouped, ungrouped=bool(ungrouped))
     seen: dict[str, list[str]] = defaultdict(list)
     for row in unique.rows:
         seen[row.group].append(row.centre)

@@ -66,7 +66,7 @@ def write_site(folder: Path, cohort: Cohort, rows: Sequence[SourceRow], split: S
             target = images / file
             target.parent.mkdir(parents=True, exist_ok=True)
             _link(row.path, target)
-            group = "" if cohort.ungrouped else row.group
+            group = "" if row.index in cohort.ungrouped else row.group
             cells = (cohort.classes[row.label], group, folder.name, row.split or "", row.acquisition)
             writer.writerow((f"images/{file.as_posix()}", *cells, row.device or row.centre, row.frame))
     split = _feasible(split, rows, len(cohort.classes))
@@ -76,7 +76,7 @@ def write_site(folder: Path, cohort: Cohort, rows: Sequence[SourceRow], split: S
             "format": "manifest",
             "root": ".",
             "manifest": "manifest.csv",
-            "allow_ungrouped": cohort.ungrouped,
+            "allow_ungrouped": any(row.index in cohort.ungrouped for row in rows),
             "split": split.model_dump(mode="json"),
         },
     }

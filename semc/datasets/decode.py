@@ -20,7 +20,7 @@ from semc.config.site import SiteDataConfig
 from semc.datasets.sample import ManifestRow, SourceRow
 from semc.exit_codes import ExitCode, SemcError
 
-_FORMATS = ("PNG", "JPEG", "MPO", "BMP", "TIFF", "WEBP", "GIF", "PPM", "JPEG2000")
+_FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "WEBP", "GIF", "PPM", "JPEG2000")
 _GREY_MODES = frozenset({"L"})
 _COLOUR_MODES = frozenset({"RGB", "P", "RGBA"})
 

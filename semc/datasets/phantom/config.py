@@ -36,7 +36,7 @@ class PhantomConfig(Section):
     """Planes among which a patient's frames are divided."""
     image_size: int = Field(default=128, ge=32, le=512)
     """Height of the images, pixels; anatomy and speckle keep their proportions."""
-    severity: float = Field(default=0.5, ge=0, le=1)
+    severity: float = Field(default=0.3, ge=0, le=1)
     """s: 0 = all centres share one scanner, 1 = unrelated scanners; the default costs a small CNN trained on
     one centre some 10-25 points of accuracy at the others."""
     class_prior: float | None = Field(default=4.0, gt=0)
