@@ -18,6 +18,7 @@ from semc.datasets import build_site_data
 from semc.exit_codes import ExitCode, SemcError
 from semc.reporting.report import build_report
 from semc.reporting.result import StudyResult
+from semc.reporting.sample_images import pixels_only
 from semc.reporting.tables import site_table
 from simulation.local_only import local_only
 from simulation.make_sites import SiteCounts, SitesRequest, make_sites
@@ -93,9 +94,9 @@ def demo_request(data: Path, seed: int) -> SitesRequest:
 
 
 def _samples(site_file: Path, study: StudyConfig) -> list[str]:
-    """Return a few test images of a hospital, one per class where possible, as base64 PNG files."""
+    """Return a few test images of a hospital, one per class where possible, as base64 PNG of pixels only."""
     site = load_site(site_file)
     rows = build_site_data(site.data, study.data, study.training.batch_size).test
     first_of_class = {row.label: row for row in reversed(rows)}
     chosen = [first_of_class[label] for label in sorted(first_of_class)][:NUM_SAMPLES]
-    return [base64.b64encode(row.path.read_bytes()).decode() for row in chosen]
+    return [pixels_only(base64.b64encode(row.path.read_bytes()).decode()) for row in chosen]

@@ -69,10 +69,12 @@ class Rehearsal:
 
     def run(self, study_file: Path, *, quiet: bool = False) -> int:
         """Run a study through the coordinator's command line; returns its exit code."""
-        arguments = ["run", str(study_file), "--home", str(self.home)]
-        return subprocess.run(
-            [*program("semc-server"), *arguments], check=False, stdout=subprocess.DEVNULL if quiet else None
-        ).returncode
+        return self.start_run(study_file, quiet=quiet).wait()
+
+    def start_run(self, study_file: Path, *, quiet: bool = False) -> subprocess.Popen[bytes]:
+        """Start a study through the coordinator's command line and return the process that follows it."""
+        command = [*program("semc-server"), "run", str(study_file), "--home", str(self.home)]
+        return subprocess.Popen(command, stdout=subprocess.DEVNULL if quiet else None)
 
     def stop(self) -> None:
         """End every process started here: SIGTERM, a grace period, then SIGKILL."""
@@ -127,7 +129,7 @@ class Rehearsal:
         file.write_text(yaml.safe_dump(content, sort_keys=False), encoding="utf-8")
         site = load_site(file)
         if not site.private_key.exists():
-            _check(["semc-client", "keygen", "--site", str(file)])
+            _check(["semc-client", "--site", str(file), "keygen"])
         public_key = site.private_key.with_name(site.private_key.name + ".pub")
         images = str(self._num_examples[name])
         _check(

@@ -16,13 +16,18 @@ MAX_SIDE: Final = 256
 
 
 def thumbnail(encoded: str) -> str:
-    """Return an image as a small PNG without metadata.
+    """Return an image as the `data:` address of a small PNG without metadata, for an HTML page."""
+    return f"data:image/png;base64,{pixels_only(encoded)}"
+
+
+def pixels_only(encoded: str) -> str:
+    """Re-encode an image as a small PNG that holds nothing but pixels.
 
     Args:
         encoded: Base64 of an image file.
 
     Returns:
-        A `data:` address for an HTML page.
+        Base64 of the PNG, longest side at most :data:`MAX_SIDE`.
 
     Raises:
         SemcError: DATA_UNREADABLE where it is no image.
@@ -44,4 +49,4 @@ def thumbnail(encoded: str) -> str:
     pixels.info.clear()
     stream = io.BytesIO()
     pixels.save(stream, format="PNG", optimize=True)
-    return f"data:image/png;base64,{base64.b64encode(stream.getvalue()).decode()}"
+    return base64.b64encode(stream.getvalue()).decode()

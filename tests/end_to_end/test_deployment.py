@@ -1,0 +1,104 @@
+"""Real processes on loopback with TLS and keys: equal to the simulation, one worker per site, fast rounds."""
+
+from __future__ import annotations
+
+import shutil
+import statistics
+from collections import defaultdict
+from pathlib import Path
+
+import psutil
+import pytest
+import torch
+
+from semc.checkpoint import load_state
+from semc.config import StudyConfig
+from semc.reporting.result import StudyResult
+from simulation.make_sites import read_site_counts
+from simulation.rehearsal import Rehearsal, read_result
+from simulation.run import SITE_FILE
+from simulation.study_run import run_study
+
+TOLERANCE = 1e-6
+
+
+@pytest.fixture(scope="module")
+def deployed_study(hospitals: Path) -> StudyConfig:
+    from semc.config import parse_study
+    from tests.end_to_end.conftest import STUDY
+
+    return parse_study(STUDY, {"federation.rounds": 10})
+
+
+@pytest.fixture(scope="module")
+def deployment(
+    deployed_study: StudyConfig, hospitals: Path, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, StudyResult, dict[str, set[int]]]:
+    """Run ten rounds through real processes and return the folder, the result and each site's worker pids."""
+    folder = tmp_path_factory.mktemp("deployment")
+    own = folder / "hospitals"
+    shutil.copytree(hospitals, own)
+    names = deployed_study.federation.sites
+    counts = read_site_counts(hospitals)
+    study_file = folder / "study.yaml"
+    study_file.write_text(deployed_study.to_yaml(), encoding="utf-8")
+    workers: dict[str, set[int]] = defaultdict(set)
+    with Rehearsal(
+        folder, {name: own / name / SITE_FILE for name in names}, {name: counts[name].num_train_images for name in names}
+    ) as rehearsal:
+
+        def note_workers() -> None:
+            for name in names:
+                children = psutil.Process(rehearsal.pid(name)).children(recursive=True)
+                workers[name] |= {child.pid for child in children if "client.worker" in child.cmdline()}
+
+        process = rehearsal.start_run(study_file)
+        while process.poll() is None:
+            note_workers()
+            try:
+                process.wait(0.5)
+            except Exception:  # noqa: BLE001, S110 - still running
+                pass
+        note_workers()
+        started = {child.pid for child in psutil.Process().children(recursive=True)}
+        assert process.returncode == 0
+        result = StudyResult.model_validate(read_result(rehearsal.home))
+    alive = [pid for pid in started if psutil.pid_exists(pid) and psutil.Process(pid).status() != "zombie"]
+    assert alive == [], "processes outlived their supervisor"
+    return folder, result, workers
+
+
+def test_every_site_is_in_every_round(
+    deployment: tuple[Path, StudyResult, dict[str, set[int]]], deployed_study: StudyConfig
+) -> None:
+    _, result, _ = deployment
+    assert result.outcome == "complete"
+    assert len(result.rounds) == 10
+    for round_result in result.rounds:
+        assert round_result.receipts == dict.fromkeys(deployed_study.federation.sites, "in")
+
+
+def test_one_worker_process_per_site_throughout(
+    deployment: tuple[Path, StudyResult, dict[str, set[int]]], deployed_study: StudyConfig
+) -> None:
+    _, result, workers = deployment
+    assert {name: len(pids) for name, pids in workers.items()} == dict.fromkeys(deployed_study.federation.sites, 1)
+    median = statistics.median(round_result.seconds for round_result in result.rounds)
+    print(f"median {median:.2f} s per round")  # noqa: T201 - a figure to read, timings never gate
+
+
+def test_the_simulation_gives_the_same_weights_and_counts(
+    deployment: tuple[Path, StudyResult, dict[str, set[int]]],
+    deployed_study: StudyConfig,
+    hospitals: Path,
+    tmp_path: Path,
+) -> None:
+    folder, result, _ = deployment
+    simulated = run_study(deployed_study, tmp_path, hospitals)
+    [run] = (folder / "coordinator" / "runs").iterdir()
+    ours, _ = load_state(run / "checkpoints" / "round-0010")
+    theirs, _ = load_state(tmp_path / "server" / "checkpoints" / "round-0010")
+    assert ours.keys() == theirs.keys()
+    for name, tensor in ours.items():
+        torch.testing.assert_close(tensor, theirs[name], rtol=0, atol=TOLERANCE)
+    assert [site.test_confusion for site in result.sites] == [site.test_confusion for site in simulated.sites]

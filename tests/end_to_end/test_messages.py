@@ -1,0 +1,135 @@
+"""Every message a hospital sends in a whole study, recorded: nothing but the listed tensors and metrics."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from flwr.app import ArrayRecord, ConfigRecord, Context, Message, MetricRecord, RecordDict
+
+from client.app import build_app
+from semc import protocol
+from semc.config import StudyConfig, parse_study
+from semc.models import build_model
+from semc.parameter_exchange import split_parameters
+from semc.wire import unpack
+from server.registry import rehearsal_registry
+from server.rounds import run_study
+from server.run_folder import RunFolder
+from simulation.make_sites import read_site_counts
+from simulation.run import prepare
+from tests.server.federation import FAST, ScriptedGrid, ScriptedSite
+
+
+def record(study: StudyConfig, hospitals: Path, out: Path) -> list[Message]:
+    """Run a whole study with the real server loop and the real client apps; return all that the sites sent."""
+    run = prepare(study, hospitals, out)
+    sent: list[Message] = []
+
+    def scripted(name: str) -> ScriptedSite:
+        app = build_app(lambda _: run.site_file(name))
+        context = Context(run_id=7, node_id=2, node_config={}, state=RecordDict(), run_config={})
+
+        def answer(_site: ScriptedSite, message: Message) -> Message:
+            reply = app(message, context)
+            sent.append(reply)
+            return reply
+
+        return ScriptedSite(name, hello=answer, answer=answer)
+
+    counts = read_site_counts(hospitals)
+    registry = rehearsal_registry({name: counts[name].num_train_images for name in study.federation.sites})
+    folder = RunFolder(out / "loop")
+    folder.create(study, registry)
+    result = run_study(ScriptedGrid([scripted(name) for name in study.federation.sites]), study, registry, folder, FAST)
+    assert result.outcome == "complete"
+    return sent
+
+
+def shared_tensor_names(study: StudyConfig, messages: Iterable[Message]) -> set[str]:
+    """Return the names of all tensors in the messages' payloads."""
+    shared = split_parameters(build_model(study), study.federation.bn).shared
+    shapes = {name: tuple(tensor.shape) for name, tensor in shared.items()}
+    names: set[str] = set()
+    for message in messages:
+        for records in message.content.array_records.values():
+            assert list(records) == [protocol.SHARED_TENSORS]
+            names |= set(unpack(records[protocol.SHARED_TENSORS].data, shapes, study.federation.wire_dtype))
+    return names
+
+
+def everything_in(message: Message) -> bytes:
+    """Return all text, numbers and bytes of a message, to search for what must not be there."""
+    parts = [repr(message.metadata).encode()]
+    for name, records in message.content.items():
+        parts.append(name.encode())
+        assert isinstance(records, ArrayRecord | MetricRecord | ConfigRecord)
+        for key, value in records.items():
+            parts.append(key.encode())
+            parts.append(value.data if isinstance(records, ArrayRecord) else repr(value).encode())
+    return b"\n".join(parts)
+
+
+@pytest.fixture(scope="module")
+def recorded(hospitals: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[StudyConfig, list[Message]]:
+    from tests.end_to_end.conftest import STUDY
+
+    study = parse_study(STUDY)
+    return study, record(study, hospitals, tmp_path_factory.mktemp("recorded"))
+
+
+def test_a_study_sends_one_hello_one_reply_a_round_and_one_evaluation(
+    recorded: tuple[StudyConfig, list[Message]],
+) -> None:
+    study, messages = recorded
+    assert len(messages) == len(study.federation.sites) * (1 + study.federation.rounds + 1)
+    assert not any(message.has_error() for message in messages)
+
+
+def test_only_the_listed_records_metrics_and_tensors_leave(recorded: tuple[StudyConfig, list[Message]]) -> None:
+    study, messages = recorded
+    for message in messages:
+        assert set(message.content) <= {protocol.ARRAYS, protocol.METRICS, protocol.CONFIG}
+        for metrics in message.content.metric_records.values():
+            assert set(metrics) <= protocol.METRIC_NAMES
+        for config in message.content.config_records.values():
+            assert set(config) <= {
+                protocol.SITE,
+                protocol.SHARED_SCHEMA,
+                protocol.SOFTWARE_VERSION,
+                protocol.FLOWER_INSTALLED,
+            }
+    split = split_parameters(build_model(study), "silo")
+    names = shared_tensor_names(study, messages)
+    assert names == set(split.shared)
+    assert not names & set(split.local)
+    assert not any("running_" in name or "num_batches" in name or "queue" in name for name in names)
+
+
+def test_no_file_name_patient_or_label_text_leaves(
+    recorded: tuple[StudyConfig, list[Message]], hospitals: Path
+) -> None:
+    study, messages = recorded
+    manifests = [pd.read_csv(path) for path in sorted(hospitals.glob("*/manifest.csv"))]
+    assert len(manifests) == 3
+    table = pd.concat(manifests)
+    secrets = {
+        *(Path(str(name)).name for name in table["file"]),
+        *map(str, table["group"]),
+        *study.data.classes,
+        str(hospitals),
+    }
+    assert len(secrets) > 50
+    sent = b"\n".join(everything_in(message) for message in messages)
+    assert [secret for secret in secrets if secret.encode() in sent] == []
+
+
+def test_control_the_same_search_finds_statistics_that_bn_average_shares(
+    study: StudyConfig, hospitals: Path, tmp_path: Path
+) -> None:
+    federation = study.federation.model_copy(update={"bn": "average", "rounds": 1})
+    leaky = study.model_copy(update={"federation": federation})
+    names = shared_tensor_names(leaky, record(leaky, hospitals, tmp_path))
+    assert any("running_mean" in name for name in names)
