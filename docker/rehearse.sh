@@ -43,8 +43,7 @@ docker_rehearsal() {
     export STUDY
     mkdir -p runs/rehearsal
     trap docker_end EXIT
-    compose up --detach --no-build --wait coordinator "${SITES[@]}"
-    compose run --rm study || STATUS=$?
+    compose run --rm study || STATUS=$?  # starts what it depends on and waits until that is healthy
 }
 
 # ---------------------------------------------------------------- without one: buildah
@@ -152,10 +151,10 @@ wait_healthy() {
     echo "$1 is healthy"
 }
 
-# buildah's chroot does not pass SIGTERM on: signal the program itself, below buildah's own processes.
+# buildah's chroot does not pass SIGTERM on: signal the program itself, below this script's and buildah's processes.
 stop() {
     local pid=${PIDS[$1]} status=0
-    while [[ $(ps -o comm= -p "$pid") == *buildah* ]]; do pid=$(pgrep -o -P "$pid") || break; done
+    while [[ $(ps -o comm= -p "$pid") == @(bash|*buildah*) ]]; do pid=$(pgrep -o -P "$pid") || break; done
     [ -z "$pid" ] || kill -TERM "$pid" 2> /dev/null || true
     wait "${PIDS[$1]}" || status=$?
     unset "PIDS[$1]"
@@ -176,7 +175,8 @@ buildah_rehearsal() {
     mkdir -p "$WORK/logs" "$WORK/coordinator"
     HEALTH[coordinator]=$((PORT + 1))
     container coordinator server "$WORK/coordinator:/var/lib/semc"
-    VOLUMES[prepare]="$WORK/coordinator:/var/lib/semc $PWD/docker/prepare.py:/prepare.py:ro"
+    # Not at /var/lib/semc: with this many volumes buildah 1.28 lets the image's own VOLUME win there.
+    VOLUMES[prepare]="$WORK/coordinator:/coordinator $PWD/docker/prepare.py:/prepare.py:ro"
     for name in "${SITES[@]}"; do
         mkdir -p "$WORK/$name"
         container "$name" client "$WORK/$name:/var/lib/semc"
@@ -191,7 +191,7 @@ buildah_rehearsal() {
     start coordinator semc-server up --address "127.0.0.1:$PORT"
     wait_healthy coordinator server
     say "hospitals, their keys, their enrolment"
-    inside prepare env SEMC_SERVER_HOME=/var/lib/semc \
+    inside prepare env SEMC_SERVER_HOME=/coordinator \
         python -P /prepare.py "$STUDY" "127.0.0.1:$PORT" /hospitals "$step"
     for name in "${SITES[@]}"; do start "$name" semc-client --site /var/lib/semc/site.yaml join; done
     for name in "${SITES[@]}"; do wait_healthy "$name" client; done
