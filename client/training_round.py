@@ -30,7 +30,6 @@ from semc.datasets import (
 from semc.models import build_model
 from semc.objectives import build_objective
 from semc.parameter_exchange import (
-    ParameterSplit,
     load_local,
     merge_shared,
     shared_schema,
@@ -70,16 +69,20 @@ class SiteTrainer:
         self._device = compute_device(site.device)
         self._data = build_site_data(site.data, study.data, study.training.batch_size)
         self._decoded = DecodedCache(site.data.cache_mb * _BYTES_PER_MIB)
-        seed_everything(derive_seed(study.seed, site.site, 0))
-        self._network = build_model(study).to(self._device)
-        self._objective = build_objective(study, self._data.class_counts, len(self._data.train))
-        self._trainer = Trainer(study, self._network, self._objective, self._device)
-        self._fresh = self._state_now(split_parameters(self._network, self._bn))
         self._state = LocalState(site.state_directory, site.site, study.digest())
+        self._build()
         self.shared_shapes = shared_shapes(self._network, self._bn)
         """Shape of every shared tensor by name."""
         self.shared_schema = shared_schema(self._network, self._bn)
         """SHA-256 of the shared tensors' names, shapes and dtypes."""
+
+    def _build(self) -> None:
+        """Make network, objective and optimiser as they are before the first round."""
+        seed_everything(derive_seed(self._study.seed, self._site.site, 0))
+        self._network = build_model(self._study).to(self._device)
+        self._objective = build_objective(self._study, self._data.class_counts, len(self._data.train))
+        self._trainer = Trainer(self._study, self._network, self._objective, self._device)
+        self._untouched = True
 
     @property
     def steps_per_round(self) -> int:
@@ -109,12 +112,13 @@ class SiteTrainer:
                 where the training diverged.
         """
         with self._state.lock():
+            self._start_from(self._state.newest(round_number - 1), shared)
             seed_everything(derive_seed(self._study.seed, self._site.site, round_number))
-            self._restore(self._state.newest(round_number - 1) or self._fresh, shared)
             metrics = self._counts(round_number, report) if round_number > 1 else {}
             result = self._train(round_number, report)
             split = split_parameters(self._network, self._bn)
-            self._state.save(round_number, self._state_now(split), _sha256(shared))
+            state = SiteState(split.local, self._objective.state_dict(), self._trainer.state_dict())
+            self._state.save(round_number, state, _sha256(shared))
         report(Progress("training", round_number, result.steps, result.steps, loss=result.loss))
         return RoundUpdate(
             shared=split.shared,
@@ -135,23 +139,23 @@ class SiteTrainer:
             Confusion counts on validation and test images; the site's state is not changed.
         """
         with self._state.lock():
-            self._restore(self._state.newest(round_number) or self._fresh, shared)
+            self._start_from(self._state.newest(round_number), shared)
             return {NUM_EXAMPLES: len(self._data.train), **self._counts(round_number, report)}
 
-    def _restore(self, state: SiteState, shared: Mapping[str, Tensor]) -> None:
-        """Make network, objective and optimiser what they were after `state`, with the incoming weights."""
-        load_local(self._network, state.network, self._bn)
-        merge_shared(self._network, shared, self._bn)
-        self._objective.load_state_dict(state.objective)
-        self._trainer.load_state_dict(state.optimiser)
-        self._objective.new_global_weights(self._network)
+    def _start_from(self, state: SiteState | None, shared: Mapping[str, Tensor]) -> None:
+        """Make network, objective and optimiser what they were after `state`, with the incoming weights.
 
-    def _state_now(self, split: ParameterSplit) -> SiteState:
-        return SiteState(
-            network=split.local,
-            objective={name: tensor.clone() for name, tensor in self._objective.state_dict().items()},
-            optimiser=self._trainer.state_dict(),
-        )
+        A site without a state starts from newly made ones, not from what an earlier task left in memory.
+        """
+        if state is None and not self._untouched:
+            self._build()
+        self._untouched = False
+        if state is not None:
+            load_local(self._network, state.network, self._bn)
+            self._objective.load_state_dict(state.objective)
+            self._trainer.load_state_dict(state.optimiser)
+        merge_shared(self._network, shared, self._bn)
+        self._objective.new_global_weights(self._network)
 
     def _train(self, round_number: int, report: Report) -> TrainResult:
         training, steps = self._study.training, self.steps_per_round

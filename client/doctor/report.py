@@ -45,7 +45,9 @@ class Report:
         from rich.table import Table
         from rich.text import Text
 
-        table = Table("check", "", "found", "fix", box=None, pad_edge=False)
+        table = Table("check", "", box=None, pad_edge=False)
+        table.add_column("found", overflow="fold")
+        table.add_column("fix", overflow="fold")
         for row in self.rows:
             state = Text(row.state, style=_COLOURS[row.state])
             table.add_row(Text(row.name), state, Text(row.found), Text(row.fix))
