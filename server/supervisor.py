@@ -142,11 +142,12 @@ class Supervisor:
                 HOME_VARIABLE: str(self._home.root.resolve())
             }
             try:
-                for child in children:
-                    child.start(environment)
-                self._wait_ready(children, endpoint)
+                superlink, executor = children
+                superlink.start(environment)
+                self._wait_ready(superlink, endpoint)
                 if not self._stopping:
                     on_ready(endpoint)
+                    executor.start(environment)  # warms up while sites are enrolled
                 while not self._stopping:
                     self._revive(children, environment)
                     time.sleep(0.2)
@@ -191,13 +192,14 @@ class Supervisor:
         command = python_module("server.superlink", *arguments)
         return _Child("executor", command, home.logs / "executor.log", may_end=True)
 
-    def _wait_ready(self, children: Sequence[_Child], endpoint: Endpoint) -> None:
-        """Wait until the SuperLink's health service says it serves."""
+    def _wait_ready(self, superlink: _Child, endpoint: Endpoint) -> None:
+        """Wait until the SuperLink says that it serves, and its HTTPS port, opened next, is open."""
         end = time.monotonic() + _READY_SECONDS
         while not self._stopping:
-            if ask_health(endpoint.health_address, timeout_seconds=1.0) is Health.SERVING:
+            serving = ask_health(endpoint.health_address, timeout_seconds=1.0) is Health.SERVING
+            if serving and _listens(self._listen.port):
                 return
-            if time.monotonic() > end or any(child.has_ended() for child in children):
+            if time.monotonic() > end or superlink.has_ended():
                 raise SemcError(
                     ExitCode.RUN_FAILED,
                     "The SuperLink did not start.",
@@ -243,6 +245,13 @@ def _split(address: str) -> tuple[str, int]:
     if not separator or not host or not port.isdecimal() or not 0 < int(port) < 65536:
         raise SemcError(ExitCode.USAGE, f"'{address}' is not host:port.", "write it like 127.0.0.1:8000")
     return host, int(port)
+
+
+def _listens(port: int) -> bool:
+    """Whether something accepts connections on a loopback port."""
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+        probe.settimeout(1.0)
+        return probe.connect_ex((_LOOPBACK[0], port)) == 0
 
 
 def _check_free(host: str, port: int) -> None:

@@ -264,3 +264,28 @@ def test_study_goes_on_without_a_site_that_declines_and_says_so(
     assert result["outcome"] == "complete_on_subset"
     assert [entry["receipts"] for entry in result["rounds"]] == [{"south": "in", "west": "declined"}] * 2
     assert [entry["reasons"] for entry in result["rounds"]] == [{"west": "E_STUDY"}] * 2
+
+
+@pytest.mark.slow
+def test_killed_round_loop_ends_the_run_with_52(
+    coordinator: Coordinator, public_key: Path, tmp_path: Path
+) -> None:
+    coordinator.command("enrol", "north", "--public-key", str(public_key), "--images", "41")
+    study = study_file(tmp_path, sites=["north"], join_timeout_seconds=600)
+    waiting = subprocess.Popen(
+        [str(BIN / "semc-server"), "run", str(study), "--home", str(coordinator.home.root)],
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    folder = coordinator.home.latest_run
+    before = folder()
+
+    def running() -> bool:
+        run_folder = folder()
+        return run_folder is not None and run_folder != before and run_folder.events_file.exists()
+
+    wait_for(running)
+    coordinator.children()["executor"].kill()
+    _, errors = waiting.communicate(timeout=240)
+    assert waiting.returncode == ExitCode.RUN_FAILED
+    assert "ended without a result" in errors
