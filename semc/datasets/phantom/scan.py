@@ -42,12 +42,6 @@ class ScanGeometry:
         image[self.pixels_P] = (polar_DB.ravel()[self.taps_4P] * self.weights_4P).sum(axis=0)
         return image.reshape(self.shape)
 
-    def inside(self) -> NDArray[np.bool_]:
-        """Return the mask [H, W] of the sector."""
-        mask = np.zeros(self.shape[0] * self.shape[1], dtype=bool)
-        mask[self.pixels_P] = True
-        return mask.reshape(self.shape)
-
 
 @lru_cache(maxsize=16)
 def scan_geometry(style: CentreStyle, image_size: int) -> ScanGeometry:
