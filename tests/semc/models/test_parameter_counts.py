@@ -1,4 +1,4 @@
-"""Exact parameter counts of ResNet-50 SEMC with seven classes; on the meta device, so nothing is allocated."""
+"""Exact parameter counts of ResNet-50 SEMC with seven classes; on the meta device nothing is allocated."""
 
 from __future__ import annotations
 
