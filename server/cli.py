@@ -64,7 +64,8 @@ def up(
     Example: semc-server up --home coordinator --address 0.0.0.0:8000 --san coordinator.hospital.example
     """
     from server.home import Endpoint, Home
-    from server.supervisor import Listen, Supervisor
+    from server.listen import Listen
+    from server.supervisor import Supervisor
 
     place = Home(home)
 

@@ -10,20 +10,18 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
-from importlib.metadata import version
 
-from flwr.app import ConfigRecord, Message, MessageType
+from flwr.app import Message, MessageType
 from flwr.serverapp import Grid
 
-import semc
-from semc import protocol
 from semc.config import StudyConfig
 from semc.exit_codes import ExitCode, SemcError
 from server.events import Event, EventLog
-from server.inbound import Question, UnacceptableError, check_sender
+from server.handshake import check_hello
+from server.inbound import Question
 from server.messages import hello_content
 from server.pace import Pace
-from server.receipts import Reason, Receipt, RoundReceipt, SiteState, receipt_of_error
+from server.receipts import Reason, Receipt, RoundReceipt, SiteState
 from server.registry import Registry
 
 
@@ -164,48 +162,21 @@ class Roster:
 
     def _judge(self, reply: Message, question: Question) -> None:
         """Record that a site joined, or why it may not."""
-        site = question.site
-        if reply.has_error():
-            receipt = receipt_of_error(reply.error.code, reply.error.reason or "")
-            if receipt.state is SiteState.DROPPED:
-                self._asked.pop(question.node_id, None)  # lost on the way: ask again
-                return
+        taken = {site for site, node_id in self._joined.items() if node_id != question.node_id}
+        hello = check_hello(reply, question, set(self.sites) - taken, self._schema)
+        if hello.receipt.state is SiteState.DROPPED:
+            del self._asked[question.node_id]  # lost on the way: it is asked again
+            return
+        if hello.receipt.state is SiteState.IN:
+            self._joined[hello.site] = question.node_id
+            self._events.write(Event.JOINED, site=hello.site)
+            return
+        if hello.site:
+            self._not_joined[hello.site] = hello.receipt
         else:
-            try:
-                site = self._checked_name(reply, question)
-            except UnacceptableError as error:
-                receipt = Receipt(SiteState.REFUSED, error.reason)
-            else:
-                self._joined[site] = question.node_id
-                self._not_joined.pop(site, None)
-                self._events.write(Event.JOINED, site=site)
-                return
-        if site:
-            self._not_joined[site] = receipt
-        else:
-            self._nameless.append(receipt)
-        self._events.write(Event.NOT_JOINED, site=site, state=receipt.state, reason=receipt.reason)
-
-    def _checked_name(self, reply: Message, question: Question) -> str:
-        """Return the site's name once everything it says fits the study.
-
-        Raises:
-            UnacceptableError: With the code for the receipt.
-        """
-        check_sender(reply, question)
-        record = reply.content.get(protocol.CONFIG)
-        if not isinstance(record, ConfigRecord) or len(reply.content) != 1:
-            raise UnacceptableError(Reason.RECORDS)
-        name = record.get(protocol.SITE)
-        taken = self._joined.get(str(name), question.node_id) != question.node_id
-        if not isinstance(name, str) or name not in self.sites or name != (question.site or name) or taken:
-            raise UnacceptableError(Reason.NAME)
-        versions = (record.get(protocol.FLOWER_INSTALLED), record.get(protocol.SOFTWARE_VERSION))
-        if versions != (version("flwr"), semc.__version__):
-            raise UnacceptableError(Reason.VERSION)
-        if record.get(protocol.SHARED_SCHEMA) != self._schema:
-            raise UnacceptableError(Reason.SCHEMA)
-        return name
+            self._nameless.append(hello.receipt)
+        state, reason = hello.receipt.state, hello.receipt.reason
+        self._events.write(Event.NOT_JOINED, site=hello.site, state=state, reason=reason)
 
     def _too_few(self) -> SemcError:
         """Return the error that says who is missing and why."""

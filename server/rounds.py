@@ -9,9 +9,9 @@ stops the study, and the checkpoint is on disk before the next round is sent.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Iterator, Mapping
 
-from flwr.app import Message, MessageType
+from flwr.app import MessageType
 from flwr.serverapp import Grid
 from torch import Tensor
 
@@ -22,27 +22,19 @@ from semc.reporting.result import Outcome
 from semc.wire import WireError, pack
 from server.aggregation import Spool, build_strategy
 from server.events import Event, EventLog
-from server.exchange import Absence, Exchange
+from server.exchange import Absence, Arrival, Exchange
+from server.gather import Gathering
 from server.global_model import GlobalModel, initial_model, weights_sha256
 from server.history import History
-from server.inbound import (
-    CheckedReply,
-    Expected,
-    Question,
-    Refusal,
-    check_evaluation_reply,
-    check_training_reply,
-)
+from server.inbound import Expected, check_evaluation_reply, check_training_reply
 from server.messages import work_content
 from server.pace import Pace
-from server.receipts import Receipt, RoundReceipt, SiteState
+from server.receipts import RoundReceipt
 from server.registry import Registry
 from server.roster import Roster
 from server.round_checkpoint import save_round
 from server.run_folder import RunFolder
 from server.site_weights import site_weights
-
-Check = Callable[[Message, Question, Expected], CheckedReply | Refusal]
 
 
 def run_study(
@@ -121,18 +113,15 @@ class _StudyRun:
         start = time.monotonic()
         self._events.write(Event.ROUND, round=round_number, of=self._federation.rounds)
         self._spool.clear()
-        receipt = self._exchange(round_number, MessageType.TRAIN, check_training_reply, self._keep)
+        gathering = Gathering(round_number, check_training_reply, self._expected, self._events)
+        for reply in gathering.valid(self._answers(round_number, MessageType.TRAIN, gathering)):
+            assert reply.payload is not None
+            self._spool.add(reply.site, reply.payload, self._weights[reply.site])
+            self._history.add_reply(round_number, reply)
         self._report_scores(round_number - 1)
-        if receipt.num_in < self._federation.effective_quorum:
-            self._history.add_round(receipt, time.monotonic() - start)
-            raise SemcError(
-                ExitCode.QUORUM_LOST,
-                f"Round {round_number} ended with {receipt.num_in} of the "
-                f"{self._federation.effective_quorum} sites needed: {receipt.missing()}.",
-                "mend or restart these sites and run the study again; the last checkpoint is kept",
-            )
+        self._require_quorum(gathering.receipt(), start)
         self._tensors = self._strategy.aggregate(self._tensors, self._spool, self._model.batch_norm)
-        self._history.add_round(receipt, time.monotonic() - start)
+        self._history.add_round(gathering.receipt(), time.monotonic() - start)
         self._save(round_number)
         self._spool.clear()
         self._events.write(Event.AGGREGATED, round=round_number, seconds=round(time.monotonic() - start, 3))
@@ -141,58 +130,40 @@ class _StudyRun:
         """Have every site measure the final model."""
         last = self._federation.rounds
         self._events.write(Event.CLOSING)
-
-        def keep(_round: int, reply: CheckedReply) -> None:
+        gathering = Gathering(last + 1, check_evaluation_reply, self._expected, self._events)
+        for reply in gathering.valid(self._answers(last + 1, MessageType.EVALUATE, gathering)):
             self._history.add_counts(last, reply)
-
-        receipt = self._exchange(last + 1, MessageType.EVALUATE, check_evaluation_reply, keep)
-        self._history.note(receipt)
+        self._history.note(gathering.receipt())
         self._report_scores(last)
 
-    def _exchange(
-        self, round_number: int, message_type: str, check: Check, keep: Callable[[int, CheckedReply], None]
-    ) -> RoundReceipt:
-        """Ask every named site once and return what became of each."""
-        receipts: dict[str, Receipt] = {}
+    def _answers(
+        self, round_number: int, message_type: str, gathering: Gathering
+    ) -> Iterator[Arrival | Absence]:
+        """Ask every named site once."""
         self._roster.ask_again()
-        exchange = Exchange(
+        return Exchange(
             self._grid,
             self._roster,
             work_content(self._study, round_number, self._payload(round_number)),
             message_type,
             group=str(round_number),
             deadline_seconds=self._federation.deadline_seconds,
-            enough=lambda: RoundReceipt(round_number, receipts).num_in >= self._federation.effective_quorum,
+            enough=lambda: gathering.receipt().num_in >= self._federation.effective_quorum,
             pace=self._pace,
-        )
-        for answer in exchange.answers():
-            loss = None
-            if isinstance(answer, Absence):
-                site, receipt = answer.site, answer.receipt
-            else:
-                checked = check(answer.reply, answer.question, self._expected)
-                site = checked.site
-                if isinstance(checked, Refusal):
-                    receipt = checked.receipt
-                else:
-                    keep(round_number, checked)
-                    receipt, loss = Receipt(SiteState.IN), checked.metrics.train_loss
-            receipts[site] = receipt
-            self._events.write(
-                Event.REPLY,
-                round=round_number,
-                site=site,
-                state=receipt.state,
-                reason=receipt.reason,
-                train_loss=loss,
-            )
-        return RoundReceipt(round_number, dict(sorted(receipts.items())))
+        ).answers()
 
-    def _keep(self, round_number: int, reply: CheckedReply) -> None:
-        """Spool a valid training reply and file its numbers."""
-        assert reply.payload is not None
-        self._spool.add(reply.site, reply.payload, self._weights[reply.site])
-        self._history.add_reply(round_number, reply)
+    def _require_quorum(self, receipt: RoundReceipt, start: float) -> None:
+        """Stop the study where too few sites are in."""
+        quorum = self._federation.effective_quorum
+        if receipt.num_in >= quorum:
+            return
+        self._history.add_round(receipt, time.monotonic() - start)
+        raise SemcError(
+            ExitCode.QUORUM_LOST,
+            f"Round {receipt.round_number} ended with {receipt.num_in} of the {quorum} sites needed: "
+            f"{receipt.missing()}.",
+            "mend or restart these sites and run the study again; the last checkpoint is kept",
+        )
 
     def _payload(self, round_number: int) -> bytes:
         """Return the global weights as they are sent."""

@@ -11,9 +11,9 @@ from semc.exit_codes import ExitCode, SemcError
 from server.control import last_json
 from server.events import Event, EventLog, EventReader
 from server.home import Endpoint, Home
+from server.listen import Listen
 from server.run_folder import RunFolder
 from server.submit import find_run
-from server.supervisor import Listen
 from tests.server.federation import registry_of, tiny_study
 
 
