@@ -1,0 +1,153 @@
+"""The real `semc-client` against the real coordinator: who may join, what dies with whom, and how it ends."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+import yaml
+
+from semc.exit_codes import ExitCode
+from tests.end_to_end.test_coordinator_up import Coordinator, run, start, wait_for
+
+CLIENT = Path(sys.executable).parent / "semc-client"
+
+
+class Site:
+    """A hospital's folder and its running client."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.file = folder / "site.yaml"
+        self.log = folder / "client.log"
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen([CLIENT, "--site", self.file], stderr=log, stdout=log)
+
+    def said(self, text: str) -> int:
+        return self.log.read_text().count(text)
+
+    def child(self, module: str) -> psutil.Process | None:
+        assert self.process is not None
+        for child in psutil.Process(self.process.pid).children():
+            with contextlib.suppress(psutil.Error):  # it may end while it is looked at
+                if module in child.cmdline():
+                    return child
+        return None
+
+    def stop(self) -> None:
+        if self.process is not None and self.process.poll() is None:
+            self.process.kill()
+            self.process.wait()
+
+
+@pytest.fixture(scope="module")
+def coordinator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Coordinator]:
+    running = start(tmp_path_factory.mktemp("coordinator") / "home")
+    yield running
+    running.process.send_signal(signal.SIGTERM)
+    running.process.wait(30)
+
+
+@pytest.fixture(scope="module")
+def site(
+    coordinator: Coordinator, hospitals: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Site]:
+    folder = tmp_path_factory.mktemp("site") / "north"
+    shutil.copytree(hospitals / "north", folder)
+    content = yaml.safe_load((folder / "site.yaml").read_text())
+    content["coordinator"] = {
+        "address": coordinator.address,
+        "root_certificates": str(coordinator.home.ca_certificate),
+    }
+    content["poll_seconds"] = 0.1
+    (folder / "site.yaml").write_text(yaml.safe_dump(content))
+    running = Site(folder)
+    assert run("semc-client", "--site", str(folder), "keygen").returncode == 0
+    yield running
+    running.stop()
+
+
+def test_a_key_nobody_enrolled_is_told_at_once(coordinator: Coordinator, site: Site) -> None:
+    done = run("semc-client", "--site", str(site.file))
+    assert done.returncode == ExitCode.KEY_UNREGISTERED
+    assert done.stderr.splitlines()[-1].startswith("error 42 KEY_UNREGISTERED: ")
+    assert "semc-server enrol north" in done.stderr
+
+
+def test_an_enrolled_site_joins_with_one_worker_and_one_supernode(
+    coordinator: Coordinator, site: Site
+) -> None:
+    images = ("--images", "20")
+    key = site.folder / "site.key.pub"
+    assert coordinator.command("enrol", "north", "--public-key", str(key), *images).returncode == 0
+    site.start()
+    wait_for(lambda: site.said("joined the coordinator") == 1)
+    assert site.process is not None
+    assert len(psutil.Process(site.process.pid).children(recursive=True)) == 2
+    secret = (site.folder / "state" / "run" / "secret").read_bytes()
+    for child in psutil.Process(site.process.pid).children():
+        assert secret not in " ".join(child.cmdline()).encode()
+        assert "site.key" not in " ".join(child.cmdline()) or "client.supernode" in child.cmdline()
+    second = run("semc-client", "--site", str(site.file))
+    assert second.returncode == ExitCode.ALREADY_RUNNING
+
+
+def test_a_killed_worker_is_replaced_and_its_supernode_stays(site: Site) -> None:
+    worker, supernode = site.child("client.worker"), site.child("client.supernode")
+    assert worker is not None
+    assert supernode is not None
+    worker.kill()
+    wait_for(lambda: (new := site.child("client.worker")) is not None and new.pid != worker.pid)
+    assert supernode.is_running()
+    assert site.said("the training process ended (status -9)") == 1
+
+
+@pytest.mark.slow
+def test_a_killed_supernode_is_replaced_though_the_coordinator_shows_it_online(site: Site) -> None:
+    supernode = site.child("client.supernode")
+    assert supernode is not None
+    joined = site.said("joined the coordinator")
+    supernode.kill()
+    wait_for(lambda: site.said("still shows this site online") >= 1, 60)
+    wait_for(lambda: site.said("joined the coordinator") > joined, 100)
+
+
+def test_a_killed_supervisor_leaves_no_orphan_and_the_site_comes_back(site: Site) -> None:
+    assert site.process is not None
+    children = psutil.Process(site.process.pid).children(recursive=True)
+    joined = site.said("joined the coordinator")
+    site.process.kill()
+    site.process.wait()
+    _, alive = psutil.wait_procs(children, timeout=15)
+    assert not alive
+    site.start()
+    wait_for(lambda: site.said("joined the coordinator") > joined, 100)
+
+
+def test_sigterm_ends_everything_in_time(site: Site) -> None:
+    assert site.process is not None
+    children = psutil.Process(site.process.pid).children(recursive=True)
+    started = time.monotonic()
+    site.process.send_signal(signal.SIGTERM)
+    assert site.process.wait(15) == 0
+    assert time.monotonic() - started < 10
+    assert not any(child.is_running() for child in children)
+    assert site.said("left the federation") == 1
+
+
+def test_a_revoked_key_ends_the_client(coordinator: Coordinator, site: Site) -> None:
+    assert coordinator.command("revoke", "north").returncode == 0
+    (site.folder / "state" / "run" / "accepted.json").unlink()
+    done = run("semc-client", "--site", str(site.file))
+    assert done.returncode == ExitCode.KEY_UNREGISTERED
