@@ -120,17 +120,24 @@ buildah_images() {
     buildah images | grep -E 'REPOSITORY|semc-'
 }
 
-# container NAME IMAGE VOLUME...: a working container of its own.
+# container NAME IMAGE VOLUME...: a working container of its own; with vfs, which copies the image for each, one
+# for all of an image's programs. What they write lies on their own volumes either way.
 container() {
-    CONTAINER[$1]=$(buildah from "localhost/semc-$2")
-    VOLUMES[$1]="${*:3}"
+    if [ "$STORAGE_DRIVER" != vfs ]; then
+        CONTAINER[$1]=$(buildah from "localhost/semc-$2")
+    else
+        [ -n "${SHARED[$2]:-}" ] || SHARED[$2]=$(buildah from "localhost/semc-$2")
+        CONTAINER[$1]=${SHARED[$2]}
+    fi
+    VOLUMES[$1]=$(printf -- '--volume=%s\n' "${@:3}")
 }
 
 # inside NAME COMMAND...: run a command in a container, as the images' own user.
 inside() {
-    local volume options=()
-    for volume in ${VOLUMES[$1]}; do options+=(--volume "$volume"); done
-    buildah run --user 10001:10001 --env "SEMC_HEALTH_PORT=${HEALTH[$1]:-0}" "${options[@]}" "${CONTAINER[$1]}" -- "${@:2}"
+    local volumes
+    mapfile -t volumes <<< "${VOLUMES[$1]}"
+    buildah run --user 10001:10001 --env "SEMC_HEALTH_PORT=${HEALTH[$1]:-0}" "${volumes[@]}" \
+        "${CONTAINER[$1]}" -- "${@:2}"
 }
 
 start() {
@@ -159,33 +166,34 @@ stop() {
     wait "${PIDS[$1]}" || status=$?
     unset "PIDS[$1]"
     echo "$1 ended with $status"
+    [ "$status" = 0 ] || [ "$STATUS" != 0 ] || STATUS=$status
 }
 
 buildah_end() {
     local name status=$?
     for name in "${!PIDS[@]}"; do stop "$name" || true; done
-    for name in "${!CONTAINER[@]}"; do buildah rm "${CONTAINER[$name]}" > /dev/null || true; done
+    for name in $(printf '%s\n' "${CONTAINER[@]}" | sort -u); do buildah rm "$name" > /dev/null || true; done
     rm -rf "$SCRATCH"
     ended "$status"
 }
 
 buildah_rehearsal() {
-    local name number=0 step=10
+    local name number=0 step=10 prepare
     rm -rf "$WORK"
     mkdir -p "$WORK/logs" "$WORK/coordinator"
     HEALTH[coordinator]=$((PORT + 1))
     container coordinator server "$WORK/coordinator:/var/lib/semc"
     # Not at /var/lib/semc: with this many volumes buildah 1.28 lets the image's own VOLUME win there.
-    VOLUMES[prepare]="$WORK/coordinator:/coordinator $PWD/docker/prepare.py:/prepare.py:ro"
+    prepare=("$WORK/coordinator:/coordinator" "$PWD/docker/prepare.py:/prepare.py:ro")
     for name in "${SITES[@]}"; do
         mkdir -p "$WORK/$name"
         container "$name" client "$WORK/$name:/var/lib/semc"
-        VOLUMES[prepare]+=" $WORK/$name:/hospitals/$name"
+        prepare+=("$WORK/$name:/hospitals/$name")
         HEALTH[$name]=$((9095 + number * step))
         ((number += 1))
     done
     chown -R 10001:10001 "$WORK"/*
-    CONTAINER[prepare]=$(buildah from localhost/semc-client)
+    container prepare client "${prepare[@]}"
 
     say "coordinator"
     start coordinator semc-server up --address "127.0.0.1:$PORT"
@@ -204,7 +212,7 @@ buildah_rehearsal() {
 
 # ---------------------------------------------------------------- main
 
-declare -A CONTAINER=() VOLUMES=() HEALTH=() PIDS=()
+declare -A CONTAINER=() SHARED=() VOLUMES=() HEALTH=() PIDS=()
 if docker info > /dev/null 2>&1; then
     docker_images
     [ "${1:-}" = images ] || docker_rehearsal
