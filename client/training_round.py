@@ -8,6 +8,7 @@ objective, decoded images. So a deployed, a simulated and a replayed round give 
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Iterable, Iterator, Mapping
 
 import torch
@@ -47,9 +48,11 @@ from semc.protocol import (
     VALIDATION_CONFUSION,
 )
 from semc.seed import derive_seed, seed_everything
-from semc.training import Trainer, TrainResult, evaluate
+from semc.training import Trainer, TrainResult, evaluate, reestimate_statistics
 
 _BYTES_PER_MIB = 1 << 20
+_STATISTICS_IMAGES = 128
+"""Images behind re-estimated statistics, augmented anew where a site has fewer; see DECISIONS.md."""
 
 
 class SiteTrainer:
@@ -179,10 +182,29 @@ class SiteTrainer:
     def _counts(self, round_number: int, report: Report) -> dict[str, MetricValue]:
         """Count the present weights' answers on the validation and the test images."""
         report(Progress("evaluating", round_number))
+        federation = self._study.federation
+        if federation.bn != "average" and federation.bn_statistics == "reestimated":
+            self._measure_statistics(round_number)
         return {
             VALIDATION_CONFUSION: self._confusion(self._data.validation),
             TEST_CONFUSION: self._confusion(self._data.test),
         }
+
+    def _measure_statistics(self, round_number: int) -> None:
+        """Give the incoming weights batch-norm statistics of this site's training images."""
+        size = self._study.training.batch_size
+        batches = training_batches(
+            self._data.train,
+            self._study.data,
+            self._site.data,
+            batch_size=size,
+            num_steps=math.ceil(_STATISTICS_IMAGES / size),
+            seed=derive_seed(self._study.seed, self._site.site, round_number, "statistics"),
+            decoded=self._decoded,
+            workers=self._site.loader_workers,
+            weights=self._study.model.weights,
+        )
+        reestimate_statistics(self._network, batches, self._device)
 
     def _confusion(self, rows: tuple[ManifestRow, ...]) -> list[int]:
         batches = evaluation_batches(

@@ -44,7 +44,16 @@ EXPERT_USE: Final = "expert-use"
 ALPHA: Final = "alpha"
 
 METRIC_NAMES: Final = frozenset(
-    {NUM_EXAMPLES, TRAIN_LOSS, TRAIN_SECONDS, TRAIN_STEPS, VALIDATION_CONFUSION, TEST_CONFUSION, EXPERT_USE, ALPHA}
+    {
+        NUM_EXAMPLES,
+        TRAIN_LOSS,
+        TRAIN_SECONDS,
+        TRAIN_STEPS,
+        VALIDATION_CONFUSION,
+        TEST_CONFUSION,
+        EXPERT_USE,
+        ALPHA,
+    }
 )
 
 

@@ -38,6 +38,9 @@ class FederationConfig(Section):
     """Weight of a site, from its enrolment record, never from a reply."""
     bn: Literal["silo", "fedbn", "average"] = "silo"
     """What stays local: silo = batch-norm statistics, fedbn = statistics and gamma/beta, average = nothing."""
+    bn_statistics: Literal["reestimated", "running"] = "reestimated"
+    """Local statistics with which a site judges incoming weights: measured anew on its training images, or those its
+    own last training left. Without effect where they are averaged."""
     wire_dtype: Literal["fp32", "bf16"] = "fp32"
     """Precision of tensors on the wire; aggregation is always in float64."""
 
