@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import io
 import pickle
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -151,9 +153,16 @@ def test_torchvision_weights_come_from_the_cache_only(tmp_path, state, monkeypat
     assert torch.equal(network.backbone.conv1.weight, state["conv1.weight"])
 
 
-def test_torchvision_file_names_carry_eight_hash_digits():
-    assert TORCHVISION_FILES == {
-        "resnet18": "resnet18-f37072fd.pth",
-        "resnet34": "resnet34-b627a593.pth",
-        "resnet50": "resnet50-0676ba61.pth",
-    }
+def test_torchvision_file_names_are_torchvisions():
+    for name, weights in (
+        ("resnet18", torchvision.models.ResNet18_Weights.IMAGENET1K_V1),
+        ("resnet34", torchvision.models.ResNet34_Weights.IMAGENET1K_V1),
+        ("resnet50", torchvision.models.ResNet50_Weights.IMAGENET1K_V1),
+    ):
+        assert TORCHVISION_FILES[name] == Path(weights.url).name
+
+
+def test_building_a_network_does_not_import_torchvision():
+    probe = "import sys, semc.models; print('torchvision' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"
