@@ -21,7 +21,7 @@ from semc.config import ModelConfig
 from semc.exit_codes import ExitCode, SemcError
 
 # One version per backbone: sites with different files would start from different batch-norm statistics. The
-# names are written out and held equal to torchvision's by a test: importing torchvision takes 2 s of CPU time.
+# names are written out and held equal to torchvision's by a test: importing torchvision costs 2 s of CPU.
 TORCHVISION_FILES = {
     "resnet18": "resnet18-f37072fd.pth",
     "resnet34": "resnet34-b627a593.pth",
