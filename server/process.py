@@ -26,13 +26,16 @@ FLOWER_ENVIRONMENT: Final = {
 """Set before flwr is imported: no telemetry, update check, installs, nor a proxy on the loopback."""
 
 
-def die_with_parent() -> None:
-    """Have Linux end this process when its parent dies, however it dies; elsewhere do nothing."""
+def die_with(parent: int) -> None:
+    """Have Linux end this process when its parent dies, however it dies; elsewhere do nothing.
+
+    Args:
+        parent: Process id of the parent, which may have died while this process was starting.
+    """
     if sys.platform != "linux":
         return
-    parent = os.getppid()
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
-    if os.getppid() != parent:  # it died before the line above
+    if os.getppid() != parent:
         sys.exit(1)
 
 

@@ -10,7 +10,8 @@ here:
   takes tasks of other kinds too, and loses the ServerApp's output.
 * The first retry of a pull comes after 0.05 s instead of 1 s.
 
-Run as `python -P -m server.superlink superlink ARGUMENTS...` or `... executor ADDRESS CA SECRET`.
+Run as `python -P -m server.superlink PARENT ROLE ...` with the supervisor's process id, and `superlink
+ARGUMENTS...` or `executor ADDRESS CA SECRET`.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ from flwr.supercore.logger import mirror_output_to_queue
 from flwr.supercore.runtime import RuntimeHttpClient
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from server.process import START_FAILED, die_with_parent
+from server.process import START_FAILED, die_with
 
 BUSY_TIMEOUT_MS: Final = 300_000
 FIRST_RETRY_SECONDS: Final = 0.05
@@ -168,8 +169,8 @@ def _wait_for_run(address: str, root_certificates: bytes, secret: bytes) -> str:
 
 def main() -> None:
     """Run as the child process that the supervisor starts."""
-    die_with_parent()
-    role, *arguments = sys.argv[1:]
+    parent, role, *arguments = sys.argv[1:]
+    die_with(int(parent))
     if role == "superlink":
         run_superlink(arguments)
     else:

@@ -7,6 +7,7 @@ number instead of a loop. The children cannot outlive this process.
 
 from __future__ import annotations
 
+import os
 import secrets
 import signal
 import time
@@ -98,7 +99,7 @@ class Supervisor:
     def _superlink(self) -> Child:
         home, listen = self._home, self._listen
         arguments = [
-            *("superlink", "--host", listen.host, "--port", str(listen.port)),
+            *(str(os.getpid()), "superlink", "--host", listen.host, "--port", str(listen.port)),
             *("--ssl-ca-certfile", str(home.ca_certificate)),
             *("--ssl-certfile", str(home.server_certificate), "--ssl-keyfile", str(home.server_key)),
             *("--enable-supernode-auth", "--isolation", "process"),
@@ -110,8 +111,9 @@ class Supervisor:
 
     def _executor(self, endpoint: Endpoint) -> Child:
         home = self._home
-        arguments = ("executor", endpoint.address, str(home.ca_certificate), str(home.secret))
-        command = python_module("server.superlink", *arguments)
+        arguments = (str(os.getpid()), "executor", endpoint.address)
+        files = (str(home.ca_certificate), str(home.secret))
+        command = python_module("server.superlink", *arguments, *files)
         return Child("executor", command, home.logs / "executor.log", may_end=True)
 
     def _wait_ready(self, superlink: Child, endpoint: Endpoint) -> None:

@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import signal
+import socket
 import ssl
 import subprocess
 import sys
@@ -51,7 +52,7 @@ class Coordinator:
         children = {}
         for child in psutil.Process(self.process.pid).children():
             with contextlib.suppress(psutil.Error):  # it may end while it is looked at
-                children[child.cmdline()[4]] = child
+                children[child.cmdline()[5]] = child
         return children
 
 
@@ -59,12 +60,14 @@ def run(program: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([str(BIN / program), *arguments], capture_output=True, text=True, check=False)
 
 
-def start(home: Path) -> Coordinator:
-    address = f"127.0.0.1:{free_port()}"
+def start(home: Path, host: str = "127.0.0.1", *names: str) -> Coordinator:
+    port = free_port()
+    address = f"127.0.0.1:{port}"
     process = subprocess.Popen(
         [
-            *(str(BIN / "semc-server"), "up", "--home", str(home), "--address", address),
+            *(str(BIN / "semc-server"), "up", "--home", str(home), "--address", f"{host}:{port}"),
             *("--health-address", f"127.0.0.1:{free_port()}"),
+            *(part for name in names for part in ("--san", name)),
         ],
         stdout=subprocess.PIPE,
         text=True,
@@ -208,9 +211,33 @@ def test_killed_superlink_comes_back_with_its_enrolments(coordinator: Coordinato
     assert json.loads(done.stdout)["sites"][0]["state"] == "registered"
 
 
-def test_no_child_outlives_a_killed_coordinator(tmp_path: Path) -> None:
-    running = start(tmp_path / "home")
+def outside_address() -> str | None:
+    """Return an address of this machine that is not loopback; connections to it come from it."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect(("192.0.2.1", 9))  # nothing is sent
+        except OSError:
+            return None
+        found = str(probe.getsockname()[0])
+    return None if found.startswith("127.") else found
+
+
+def test_outsiders_reach_the_fleet_only_and_no_child_outlives_a_kill(tmp_path: Path) -> None:
+    outside = outside_address()
+    running = start(tmp_path / "home", "0.0.0.0", *([outside] if outside else []))
     wait_for(lambda: len(running.children()) == 2)
+    if outside is not None:
+        trusting = ssl.create_default_context(cafile=str(running.home.ca_certificate))
+        with httpx.Client(verify=trusting, trust_env=False) as client:
+            inside, port = running.address, running.address.rpartition(":")[2]
+            assert client.get(f"https://{inside}/health").status_code == 200
+            assert client.post(f"https://{inside}/v1/control/list-runs").status_code != 404
+            for path in ("health", "docs", "v1/control/list-runs", "v1/runtime/acquire-task"):
+                for method in ("GET", "POST"):
+                    answer = client.request(method, f"https://{outside}:{port}/{path}")
+                    assert (answer.status_code, answer.content) == (404, b"")
+            fleet = client.post(f"https://{outside}:{port}/v1/fleet/pull-messages")
+            assert fleet.status_code not in (404, 405)
     children = list(running.children().values())
     running.process.kill()
     running.process.wait(30)
