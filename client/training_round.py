@@ -51,6 +51,8 @@ from semc.seed import derive_seed, seed_everything
 from semc.training import Trainer, TrainResult, evaluate, reestimate_statistics
 
 _BYTES_PER_MIB = 1 << 20
+_FORWARD_BATCH = 32
+"""Images per step where nothing is trained; a study's small batches would only make it slower."""
 _STATISTICS_IMAGES = 128
 """Images behind re-estimated statistics, augmented anew where a site has fewer; see DECISIONS.md."""
 
@@ -116,7 +118,6 @@ class SiteTrainer:
         """
         with self._state.lock():
             self._start_from(self._state.newest(round_number - 1), shared)
-            seed_everything(derive_seed(self._study.seed, self._site.site, round_number))
             metrics = self._counts(round_number, report) if round_number > 1 else {}
             result = self._train(round_number, report)
             split = split_parameters(self._network, self._bn)
@@ -162,6 +163,7 @@ class SiteTrainer:
 
     def _train(self, round_number: int, report: Report) -> TrainResult:
         training, steps = self._study.training, self.steps_per_round
+        seed_everything(derive_seed(self._study.seed, self._site.site, round_number))
         batches = training_batches(
             self._data.train,
             self._study.data,
@@ -184,22 +186,21 @@ class SiteTrainer:
         report(Progress("evaluating", round_number))
         federation = self._study.federation
         if federation.bn != "average" and federation.bn_statistics == "reestimated":
-            self._measure_statistics(round_number)
+            self._measure_statistics()
         return {
             VALIDATION_CONFUSION: self._confusion(self._data.validation),
             TEST_CONFUSION: self._confusion(self._data.test),
         }
 
-    def _measure_statistics(self, round_number: int) -> None:
-        """Give the incoming weights batch-norm statistics of this site's training images."""
-        size = self._study.training.batch_size
+    def _measure_statistics(self) -> None:
+        """Give the incoming weights batch-norm statistics of training images, the same ones every round."""
         batches = training_batches(
             self._data.train,
             self._study.data,
             self._site.data,
-            batch_size=size,
-            num_steps=math.ceil(_STATISTICS_IMAGES / size),
-            seed=derive_seed(self._study.seed, self._site.site, round_number, "statistics"),
+            batch_size=_FORWARD_BATCH,
+            num_steps=math.ceil(_STATISTICS_IMAGES / _FORWARD_BATCH),
+            seed=derive_seed(self._study.seed, self._site.site, "statistics"),
             decoded=self._decoded,
             workers=self._site.loader_workers,
             weights=self._study.model.weights,
@@ -211,7 +212,7 @@ class SiteTrainer:
             rows,
             self._study.data,
             self._site.data,
-            batch_size=self._study.training.batch_size,
+            batch_size=_FORWARD_BATCH,
             decoded=self._decoded,
             weights=self._study.model.weights,
         )
