@@ -20,7 +20,7 @@ from server.child import Child
 from server.health import Health, ask_health
 from server.home import HOME_VARIABLE, Endpoint, Home
 from server.listen import Listen, check_free, listens
-from server.process import flower_environment, python_module
+from server.process import check_flower_version, flower_environment, python_module
 from server.tls import ensure_certificates, write_private
 
 _READY_SECONDS: Final = 60.0
@@ -47,9 +47,10 @@ class Supervisor:
             on_ready: Called once the SuperLink serves.
 
         Raises:
-            SemcError: ALREADY_RUNNING, PORT_IN_USE, TLS_UNTRUSTED, DISK, or RUN_FAILED where a child keeps
-                dying.
+            SemcError: VERSION_MISMATCH, ALREADY_RUNNING, PORT_IN_USE, TLS_UNTRUSTED, DISK, or RUN_FAILED
+                where a child keeps dying.
         """
+        check_flower_version()
         self._make_home()
         with self._home.lock("lock", wait=False):
             ensure_certificates(self._home, self._names)

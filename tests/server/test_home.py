@@ -12,6 +12,7 @@ from server.control import last_json
 from server.events import Event, EventLog, EventReader
 from server.home import Endpoint, Home
 from server.listen import Listen
+from server.process import check_flower_version
 from server.run_folder import RunFolder
 from server.submit import find_run
 from tests.server.federation import registry_of, tiny_study
@@ -121,3 +122,11 @@ def test_last_json_skips_what_flower_prints_around_it() -> None:
     )
     assert last_json(text) == {"success": True, "runs": [{"b": 2}]}
     assert last_json("nothing { here") is None
+
+
+def test_another_flower_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    check_flower_version()
+    monkeypatch.setattr("server.process.version", lambda name: "1.42.0")
+    with pytest.raises(SemcError) as caught:
+        check_flower_version()
+    assert caught.value.code is ExitCode.VERSION_MISMATCH
