@@ -38,18 +38,28 @@ OutOption = Annotated[Path, typer.Option("--out", help="Folder for everything th
 def sites(
     out: OutOption,
     source: Annotated[
-        str, typer.Option("--from", help="'phantom', or a folder with index.csv / manifest.csv or LP2025 folders.")
+        str,
+        typer.Option(
+            "--from", help="'phantom', or a folder with index.csv / manifest.csv or LP2025 folders."
+        ),
     ] = "phantom",
     partition: Annotated[
-        str, typer.Option(help="by_centre | iid | dirichlet | label_skew | quantity_skew; patients stay whole.")
+        str,
+        typer.Option(help="by_centre | iid | dirichlet | label_skew | quantity_skew; patients stay whole."),
     ] = "by_centre",
-    count: Annotated[int, typer.Option("--sites", min=1, max=1000, help="Number of hospitals (not for by_centre).")] = 3,
+    count: Annotated[
+        int, typer.Option("--sites", min=1, max=1000, help="Number of hospitals (not for by_centre).")
+    ] = 3,
     centre_columns: Annotated[
         str | None, typer.Option(help="Columns that name the centre, joined: machine,operator.")
     ] = None,
     keep: Annotated[str | None, typer.Option(help="Only these centres, separated by ';'.")] = None,
-    where: Annotated[list[str] | None, typer.Option(help="Keep rows with column=value; may be repeated.")] = None,
-    alpha: Annotated[float, typer.Option(min=0.001, help="Dirichlet concentration; small = more skew.")] = 0.5,
+    where: Annotated[
+        list[str] | None, typer.Option(help="Keep rows with column=value; may be repeated.")
+    ] = None,
+    alpha: Annotated[
+        float, typer.Option(min=0.001, help="Dirichlet concentration; small = more skew.")
+    ] = 0.5,
     classes_per_site: Annotated[int, typer.Option(min=1, help="Classes per hospital of label_skew.")] = 2,
     patients: Annotated[int, typer.Option(min=4, help="Phantom patients per hospital.")] = 40,
     frames: Annotated[int, typer.Option(min=1, help="Phantom frames per patient.")] = 4,
@@ -57,7 +67,9 @@ def sites(
     severity: Annotated[
         float | None, typer.Option(min=0, max=1, help="How far the phantom scanners differ, 0 to 1.")
     ] = None,
-    allow_ungrouped: Annotated[bool, typer.Option(help="Accept images without a patient or stream key.")] = False,
+    allow_ungrouped: Annotated[
+        bool, typer.Option(help="Accept images without a patient or stream key.")
+    ] = False,
     seed: Annotated[int, typer.Option(min=0, help="Seed of phantom and partition.")] = 0,
     output: FormatOption = Format.TEXT,
 ) -> None:
@@ -97,13 +109,15 @@ def run(
     study: Annotated[str, typer.Argument(help="Study YAML, or the name of a packaged study.")],
     out: OutOption,
     sites_folder: Annotated[
-        Path | None, typer.Option("--sites", help="Hospitals made by `semc-sim sites`; default: phantom ones.")
+        Path | None,
+        typer.Option("--sites", help="Hospitals made by `semc-sim sites`; default: phantom ones."),
     ] = None,
     override: Annotated[
         list[str] | None, typer.Option("--set", help="Study key=value, e.g. training.learning_rate=0.01.")
     ] = None,
     compare_local: Annotated[
-        bool, typer.Option("--local-only/--no-local-only", help="Also train each hospital alone, for comparison.")
+        bool,
+        typer.Option("--local-only/--no-local-only", help="Also train each hospital alone, for comparison."),
     ] = False,
     gpus_per_site: Annotated[float, typer.Option(min=0, help="Fraction of a GPU per virtual site.")] = 0.0,
     output: FormatOption = Format.TEXT,
@@ -160,7 +174,8 @@ def describe(
 def demo(
     out: OutOption = Path("runs/demo"),
     data: Annotated[
-        Path | None, typer.Option(help="Folder of real images with index.csv / manifest.csv; default: the phantom.")
+        Path | None,
+        typer.Option(help="Folder of real images with index.csv / manifest.csv; default: the phantom."),
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of data and training.")] = 0,
     rounds: Annotated[int | None, typer.Option(min=1, help="Rounds; default: the demo study's.")] = None,

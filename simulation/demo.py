@@ -29,7 +29,9 @@ from simulation.study_run import phantom_request
 NUM_SAMPLES = 4
 
 
-def run_demo(out: Path, data: Path | None, seed: int, rounds: int | None, *, quiet: bool = False) -> StudyResult:
+def run_demo(
+    out: Path, data: Path | None, seed: int, rounds: int | None, *, quiet: bool = False
+) -> StudyResult:
     """Run the demo and write `result.json` and `report.html` into `out`.
 
     Args:

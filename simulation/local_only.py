@@ -33,7 +33,10 @@ def local_only(study: StudyConfig, site_files: dict[str, Path], folder: Path) ->
             name: pool.submit(_train_alone, study.to_yaml(), name, file, folder / name)
             for name, file in site_files.items()
         }
-        return {name: Confusion.from_list(future.result(), len(study.data.classes)) for name, future in futures.items()}
+        return {
+            name: Confusion.from_list(future.result(), len(study.data.classes))
+            for name, future in futures.items()
+        }
 
 
 def _train_alone(study_text: str, name: str, site_file: Path, state: Path) -> list[int]:

@@ -39,7 +39,11 @@ class Rehearsal:
     """
 
     def __init__(
-        self, folder: Path, site_files: dict[str, Path], num_examples: dict[str, int], poll_seconds: float = 0.1
+        self,
+        folder: Path,
+        site_files: dict[str, Path],
+        num_examples: dict[str, int],
+        poll_seconds: float = 0.1,
     ) -> None:
         self.home = folder / "coordinator"
         self.logs = folder / "logs"
@@ -102,12 +106,16 @@ class Rehearsal:
         while time.monotonic() < deadline:
             if self._processes["coordinator"].poll() is not None:
                 raise SemcError(
-                    ExitCode.RUN_FAILED, "The coordinator ended while starting.", f"read logs/coordinator.log ({self._tail()})"
+                    ExitCode.RUN_FAILED,
+                    "The coordinator ended while starting.",
+                    f"read logs/coordinator.log ({self._tail()})",
                 )
             if self._ready():
                 return
             time.sleep(0.1)
-        raise SemcError(ExitCode.RUN_FAILED, "The coordinator did not start within 60 s.", "read logs/coordinator.log")
+        raise SemcError(
+            ExitCode.RUN_FAILED, "The coordinator did not start within 60 s.", "read logs/coordinator.log"
+        )
 
     def _ready(self) -> bool:
         try:
@@ -133,14 +141,28 @@ class Rehearsal:
         public_key = site.private_key.with_name(site.private_key.name + ".pub")
         images = str(self._num_examples[name])
         _check(
-            ["semc-server", "enrol", name, "--home", str(self.home), "--public-key", str(public_key), "--images", images]
+            [
+                "semc-server",
+                "enrol",
+                name,
+                "--home",
+                str(self.home),
+                "--public-key",
+                str(public_key),
+                "--images",
+                images,
+            ]
         )
 
     def _start(self, name: str, arguments: Sequence[str]) -> None:
         log = self._files.enter_context((self.logs / f"{name}.log").open("ab"))
         command, *rest = arguments
         self._processes[name] = subprocess.Popen(
-            [*program(command), *rest], stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=os.environ.copy()
+            [*program(command), *rest],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            env=os.environ.copy(),
         )
 
 

@@ -34,7 +34,7 @@ nodes = 2
 floats = 2500
 """
 
-SERVER_APP = '''
+SERVER_APP = """
 import json, time
 import numpy as np
 from flwr.app import Array, ArrayRecord, Message, MessageType, RecordDict
@@ -61,9 +61,9 @@ def main(grid, context):
         seconds.append(time.perf_counter() - started)
     with open(config["out"], "w") as file:
         json.dump(seconds, file)
-'''
+"""
 
-CLIENT_APP = '''
+CLIENT_APP = """
 from flwr.app import Message
 from flwr.clientapp import ClientApp
 
@@ -73,7 +73,7 @@ app = ClientApp()
 @app.train()
 def train(message, context):
     return Message(message.content, reply_to=message)
-'''
+"""
 
 ENVIRONMENT = {
     "FLWR_TELEMETRY_ENABLED": "0",
@@ -109,7 +109,14 @@ def seconds_per_round(folder: Path, rounds: int = 10, num_nodes: int = 2) -> lis
         start("flower-superlink", "--insecure", "--host", "127.0.0.1", "--port", str(port))
         time.sleep(8)
         for _ in range(num_nodes):
-            start("flower-supernode", "--insecure", "--superlink", f"127.0.0.1:{port}", "--port", str(free_port()))
+            start(
+                "flower-supernode",
+                "--insecure",
+                "--superlink",
+                f"127.0.0.1:{port}",
+                "--port",
+                str(free_port()),
+            )
         run_config = f'out="{out}" rounds={rounds} nodes={num_nodes}'
         subprocess.run(
             [str(scripts / "flwr"), "run", str(app), "bench", "-c", run_config],

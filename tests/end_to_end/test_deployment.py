@@ -44,7 +44,9 @@ def deployment(
     study_file.write_text(deployed_study.to_yaml(), encoding="utf-8")
     workers: dict[str, set[int]] = defaultdict(set)
     with Rehearsal(
-        folder, {name: own / name / SITE_FILE for name in names}, {name: counts[name].num_train_images for name in names}
+        folder,
+        {name: own / name / SITE_FILE for name in names},
+        {name: counts[name].num_train_images for name in names},
     ) as rehearsal:
 
         def note_workers() -> None:
@@ -82,7 +84,9 @@ def test_one_worker_process_per_site_throughout(
     deployment: tuple[Path, StudyResult, dict[str, set[int]]], deployed_study: StudyConfig
 ) -> None:
     _, result, workers = deployment
-    assert {name: len(pids) for name, pids in workers.items()} == dict.fromkeys(deployed_study.federation.sites, 1)
+    assert {name: len(pids) for name, pids in workers.items()} == dict.fromkeys(
+        deployed_study.federation.sites, 1
+    )
     median = statistics.median(round_result.seconds for round_result in result.rounds)
     print(f"median {median:.2f} s per round")  # noqa: T201 - a figure to read, timings never gate
 

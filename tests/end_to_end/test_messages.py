@@ -43,7 +43,9 @@ def record(study: StudyConfig, hospitals: Path, out: Path) -> list[Message]:
     registry = rehearsal_registry({name: counts[name].num_train_images for name in study.federation.sites})
     folder = RunFolder(out / "loop")
     folder.create(study, registry)
-    result = run_study(ScriptedGrid([scripted(name) for name in study.federation.sites]), study, registry, folder, FAST)
+    result = run_study(
+        ScriptedGrid([scripted(name) for name in study.federation.sites]), study, registry, folder, FAST
+    )
     assert result.outcome == "complete"
     return sent
 
@@ -88,7 +90,9 @@ def test_a_study_sends_one_hello_one_reply_a_round_and_one_evaluation(
     assert not any(message.has_error() for message in messages)
 
 
-def test_only_the_listed_records_metrics_and_tensors_leave(recorded: tuple[StudyConfig, list[Message]]) -> None:
+def test_only_the_listed_records_metrics_and_tensors_leave(
+    recorded: tuple[StudyConfig, list[Message]],
+) -> None:
     study, messages = recorded
     for message in messages:
         assert set(message.content) <= {protocol.ARRAYS, protocol.METRICS, protocol.CONFIG}
