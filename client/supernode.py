@@ -36,7 +36,7 @@ PATTERNS: Final = {
     Sign.NOT_ACTIVATED: re.compile(r"\[code: 2004\]"),
     Sign.UNTRUSTED: re.compile(r"SSL/TLS handshake error detected"),
     Sign.RETRYING: re.compile(r"Connection attempt failed, retrying"),
-    Sign.PORT_TAKEN: re.compile(r"error while attempting to bind on address"),
+    Sign.PORT_TAKEN: re.compile(r"SuperNode Runtime HTTP API failed to start"),
 }
 
 

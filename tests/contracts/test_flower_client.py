@@ -90,9 +90,9 @@ def test_signs_of_joining_and_of_refusal() -> None:
     assert read_sign("SSL/TLS handshake error detected.") is Sign.UNTRUSTED
     assert "Connection attempt failed, retrying" in source(http_retry)
     assert read_sign("Connection attempt failed, retrying in 2.00 seconds") is Sign.RETRYING
-    assert (
-        read_sign("[Errno 98] error while attempting to bind on address ('127.0.0.1', 1)") is Sign.PORT_TAKEN
-    )
+    command = importlib.import_module("flwr.supernode.cli.flower_supernode")
+    assert 'RuntimeError("SuperNode Runtime HTTP API failed to start.")' in source(command)
+    assert read_sign("RuntimeError: SuperNode Runtime HTTP API failed to start.") is Sign.PORT_TAKEN
 
 
 def test_an_unknown_key_and_a_site_still_online_are_refused_alike() -> None:
