@@ -37,12 +37,16 @@ class Format(StrEnum):
     JSON = "json"
 
 
+SiteOption = Annotated[
+    str | None, typer.Option(help="site.yaml, its folder, or the name of a folder in ./sites.")
+]
+"""May stand before or after the command's name."""
+
+
 @app.callback()
 def client(
     context: typer.Context,
-    site: Annotated[
-        str | None, typer.Option(help="site.yaml, its folder, or the name of a folder in ./sites.")
-    ] = None,
+    site: SiteOption = None,
     debug: Annotated[
         bool, typer.Option("--debug", help="Show the traceback of an error.", show_default=False)
     ] = False,
@@ -57,23 +61,25 @@ def client(
 @app.command()
 def join(
     context: typer.Context,
+    site: SiteOption = None,
     wait: Annotated[
         float, typer.Option(min=0, help="Seconds to wait for a coordinator that does not answer yet.")
     ] = 90.0,
 ) -> None:
     """Take part until SIGTERM or Ctrl-C (the default command).
 
-    Example: semc-client --site north join
+    Example: semc-client join --site north
     """
     from client import join as joining
 
-    path, site = _site(context)
-    joining.join(path, site, wait)
+    path, config = _site(context, site)
+    joining.join(path, config, wait)
 
 
 @app.command()
 def check(
     context: typer.Context,
+    site: SiteOption = None,
     study: Annotated[
         str | None, typer.Option(help="Study YAML or packaged study to check the data against.")
     ] = None,
@@ -86,11 +92,11 @@ def check(
 ) -> None:
     """Check configuration, data, key, disk, device and the way to the coordinator; changes nothing.
 
-    Example: semc-client --site north check --format json
+    Example: semc-client check --site north --format json
     """
     from client import doctor
 
-    path = _site_file(context)
+    path = _site_file(context, site)
     report = doctor.examine(path, study, every_image=every_image)
     if output is Format.JSON:
         typer.echo(report.to_json())
@@ -100,31 +106,32 @@ def check(
 
 
 @app.command()
-def keygen(context: typer.Context) -> None:
+def keygen(context: typer.Context, site: SiteOption = None) -> None:
     """Make this site's key pair and print the half that is sent to the coordinator.
 
-    Example: semc-client --site north keygen
+    Example: semc-client keygen --site north
     """
     from client.identity import create_identity, public_key_path
 
-    _, site = _site(context)
-    identity = create_identity(site.private_key, site.site)
-    public = public_key_path(site.private_key)
+    _, config = _site(context, site)
+    identity = create_identity(config.private_key, config.site)
+    public = public_key_path(config.private_key)
     typer.echo(identity.public_key)
     typer.echo(f"fingerprint  {identity.fingerprint}")
-    typer.echo(f"public file  {public}   (send this one; {site.private_key.name} stays here)")
-    typer.echo(f"coordinator  semc-server enrol {site.site} --public-key {public.name} --images N")
+    typer.echo(f"public file  {public}   (send this one; {config.private_key.name} stays here)")
+    typer.echo(f"coordinator  semc-server enrol {config.site} --public-key {public.name} --images N")
 
 
-def _site_file(context: typer.Context) -> Path:
+def _site_file(context: typer.Context, site: str | None) -> Path:
     """Find the site file that --site means.
 
     Raises:
         SemcError: USAGE where --site is missing, CONFIG_NOT_FOUND where it leads nowhere.
     """
-    if context.obj is None:
+    named = site or context.obj
+    if named is None:
         raise SemcError(ExitCode.USAGE, "No site is named.", "semc-client --site SITE.YAML (or its folder)")
-    given = Path(context.obj)
+    given = Path(named)
     for path in (given, given / SITE_FILE, Path(SITES_FOLDER) / given / SITE_FILE):
         if path.is_file():
             return path.resolve()
@@ -135,10 +142,10 @@ def _site_file(context: typer.Context) -> Path:
     )
 
 
-def _site(context: typer.Context) -> tuple[Path, SiteConfig]:
+def _site(context: typer.Context, site: str | None) -> tuple[Path, SiteConfig]:
     from semc.config import load_site
 
-    path = _site_file(context)
+    path = _site_file(context, site)
     return path, load_site(path)
 
 

@@ -45,10 +45,11 @@ def run_study(
     return result
 
 
-def phantom_request(
-    study: StudyConfig, *, patients: int = 24, frames: int = 3, severity: float | None = None
-) -> SitesRequest:
-    """Return phantom hospitals that fit a study: its site names, classes, image size and seed."""
+def phantom_request(study: StudyConfig) -> SitesRequest:
+    """Return phantom hospitals that fit a study: its site names, classes, image size and seed.
+
+    Few patients each and unlike class shares, as between real hospitals; test patients enough for a figure.
+    """
     return SitesRequest(
         source="phantom",
         partition="by_centre",
@@ -56,8 +57,9 @@ def phantom_request(
         site_names=study.federation.sites,
         classes=study.data.classes,
         image_size=study.data.image_size,
-        patients_per_site=patients,
-        frames_per_patient=frames,
-        severity=severity,
+        patients_per_site=12,
+        test_patients_per_site=20,
+        frames_per_patient=4,
+        class_prior=1.5,
         seed=study.seed,
     )
