@@ -221,6 +221,13 @@ def test_one_training_image_is_refused_and_one_evaluated_image_is_not():
     assert network.eval()(torch.rand(1, 3, 32, 32)).logits_BK.shape == (1, 7)
 
 
+def test_ace_initialisation():
+    drawn = build(model__ace_init="normal").aces[0].layers[-3]
+    assert float(drawn.weight.detach().std()) == pytest.approx(0.02, rel=0.05)
+    framework = build(model__ace_init="framework").aces[0].layers[-3]
+    assert float(framework.weight.detach().abs().max()) <= 64**-0.5  # uniform within 1 / sqrt(fan in)
+
+
 def test_pairing_of_experts_and_shallow_features():
     assert build(model__experts=4).ace_sources == (1, 2, 3, None)
     assert build(model__experts=2).ace_sources == (1, 2)

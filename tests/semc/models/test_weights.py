@@ -60,7 +60,7 @@ def test_a_file_initialises_backbone_and_experts(tmp_path, state, kind):
     assert isinstance(network, SEMCNet)
     for key, value in network.backbone.state_dict().items():
         assert torch.equal(value, state[key]), key
-    noises = [expert[0].conv1.weight - state["layer4.0.conv1.weight"] for expert in network.experts]
+    noises = [expert[0].conv1.weight.detach() - state["layer4.0.conv1.weight"] for expert in network.experts]
     for noise in noises:
         assert float(noise.std()) == pytest.approx(EXPERT_NOISE, rel=0.01)
     assert not torch.equal(noises[0], noises[1])
@@ -74,7 +74,7 @@ def test_experts_can_stay_random_beside_a_pretrained_backbone(tmp_path, state):
     )
     network = build_model(study)
     assert torch.equal(network.backbone.conv1.weight, state["conv1.weight"])
-    distance = (network.experts[0][0].conv1.weight - state["layer4.0.conv1.weight"]).std()
+    distance = (network.experts[0][0].conv1.weight.detach() - state["layer4.0.conv1.weight"]).std()
     assert float(distance) > 10 * EXPERT_NOISE
 
 
