@@ -80,6 +80,7 @@ def test_which_site_must_be_said(tmp_path: Path) -> None:
     refused(ExitCode.USAGE)
     assert str(tmp_path) not in refused(ExitCode.CONFIG_NOT_FOUND, "--site", str(tmp_path / "absent"))
     assert run("--nonsense").returncode == ExitCode.USAGE
+    refused(ExitCode.CONFIG_NOT_FOUND, "check", "--site", "absent")
 
 
 def test_a_site_is_found_by_file_by_folder_and_by_name(
