@@ -127,7 +127,6 @@ def run(
     Example: semc-sim run phantom_smoke --out runs/smoke --format json
     """
     from semc.config import load_study
-
     from simulation.run import Resources
     from simulation.study_run import run_study
 

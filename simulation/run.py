@@ -68,7 +68,6 @@ def prepare(study: StudyConfig, sites: Path, folder: Path) -> SimulatedRun:
     """
     from server.registry import rehearsal_registry
     from server.run_folder import RunFolder
-
     from simulation.make_sites import read_site_counts
 
     run = SimulatedRun(study, folder)

@@ -12,7 +12,9 @@ PAGE = Path(__file__).parents[2] / "EXIT_CODES.md"
 
 
 def test_the_page_lists_exactly_the_codes() -> None:
-    rows = re.findall(r"^\| (\d+) \| `([A-Z_]+)` \| .+ \| .+ \|$", PAGE.read_text(encoding="utf-8"), re.MULTILINE)
+    rows = re.findall(
+        r"^\| (\d+) \| `([A-Z_]+)` \| .+ \| .+ \|$", PAGE.read_text(encoding="utf-8"), re.MULTILINE
+    )
     assert [(int(number), name) for number, name in rows] == [(int(code), code.name) for code in ExitCode]
 
 
