@@ -22,7 +22,6 @@ import time
 import zipfile
 from collections.abc import Callable, Sequence
 from enum import StrEnum
-from types import SimpleNamespace
 from typing import Final, NoReturn
 
 import httpx
@@ -53,8 +52,15 @@ from flwr.supercore.retry import RetryInvoker, exponential
 from flwr.supercore.runtime import RuntimeHttpClient
 from flwr.supernode.runtime.run_clientapp import pull_task_input, push_message, push_task_output
 
+from client.patience import Patience
 from semc.protocol import RefusalCode
 
+SHORTEST_POLL_SECONDS: Final = 0.1
+"""First wait of a SuperNode that found no work; each request is signed and costs the SuperLink a transaction."""
+SHORTEST_WORKER_POLL_SECONDS: Final = 0.03
+"""First wait of a worker that found no task; the request stays on this machine."""
+REPLY_WAIT_SECONDS: Final = 0.05
+"""How often a SuperNode looks for its worker's reply, in its own memory; Flower's own wait is 0.5 s."""
 FIRST_RETRY_SECONDS: Final = 0.05
 """First wait for an object that is not uploaded yet; Flower's is 1 s, and the first pull usually misses."""
 ACQUIRE_TASK: Final = "/flwr.proto.Runtime/AcquireTask"
@@ -95,7 +101,7 @@ def serve(
     app: ClientApp,
     refusal_of: Callable[[Exception], RefusalCode],
     stop: threading.Event,
-    poll_seconds: float,
+    longest_poll_seconds: float,
     report: Callable[[Stage], None],
 ) -> None:
     """Take tasks from a SuperNode until told to stop, or until the device failed; run each in this process.
@@ -106,7 +112,7 @@ def serve(
         app: The installed app.
         refusal_of: Turns an exception into the one code that may leave the site.
         stop: Ends the loop between two tasks.
-        poll_seconds: Wait between two requests while there is no task.
+        longest_poll_seconds: Longest wait between two requests while there is no task.
         report: Told each change of stage.
 
     Raises:
@@ -115,6 +121,7 @@ def serve(
     """
     _shorten_first_retry()
     report(Stage.IDLE)
+    patience = Patience(SHORTEST_WORKER_POLL_SECONDS, longest_poll_seconds)
     sign = SuperExecAuthHttpInterceptor(master_secret=secret, protected_methods={ACQUIRE_TASK})
     with _connect(RuntimeHttpClient, address, sign) as client:
         while not stop.is_set():
@@ -123,13 +130,14 @@ def serve(
                 if got.HasField("task") and got.token:
                     reason = _run_task(address, got.token, app, refusal_of, report)
                     report(Stage.IDLE)
+                    patience.reset()
                     if reason == RefusalCode.DEVICE:
                         return  # a process that met a CUDA error cannot use the device again
                     continue
             except (httpx.HTTPError, ObjectPullError) as error:
                 report(Stage.IDLE)  # the SuperNode is gone or has given the task up: nobody waits for us
                 log.warning("task lost, or no SuperNode (%s)", type(error).__name__)
-            stop.wait(poll_seconds)
+            stop.wait(patience.next_wait())
 
 
 def _run_task(
@@ -194,16 +202,34 @@ def refuse_code(bundle: bytes) -> None:
         raise ForeignCodeError("the bundle carries code")
 
 
-def run_supernode(arguments: Sequence[str], longest_wait_seconds: float) -> NoReturn:
-    """Run a SuperNode in this process, with its literal waits of 3 s and 0.5 s shortened; ends the process.
+class Waits:
+    """Stands in for `time` in the SuperNode's main loop, whose waits are literals of 3 s and 0.5 s.
+
+    Args:
+        longest_poll_seconds: Longest wait between two requests for work.
+    """
+
+    def __init__(self, longest_poll_seconds: float) -> None:
+        self._patience = Patience(SHORTEST_POLL_SECONDS, longest_poll_seconds)
+
+    def sleep(self, seconds: float) -> None:
+        """Wait for work (3 s in Flower) or for the worker's reply (0.5 s)."""
+        if seconds < 1:
+            self._patience.reset()
+            time.sleep(REPLY_WAIT_SECONDS)
+        else:
+            time.sleep(self._patience.next_wait())
+
+
+def run_supernode(arguments: Sequence[str], longest_poll_seconds: float) -> NoReturn:
+    """Run a SuperNode in this process, with shorter waits; ends the process.
 
     Args:
         arguments: The command line after the program's name.
-        longest_wait_seconds: How long it may sleep between two requests for work.
+        longest_poll_seconds: Longest wait between two requests for work.
     """
     loop = importlib.import_module("flwr.supernode.start_client_internal")
-    waits = SimpleNamespace(sleep=lambda seconds: time.sleep(min(seconds, longest_wait_seconds)))
-    setattr(loop, "time", waits)  # noqa: B010 - the module's own name for `time`
+    setattr(loop, "time", Waits(longest_poll_seconds))  # noqa: B010 - the module's own name for `time`
     _shorten_first_retry()
     sys.argv = ["flower-supernode", *arguments]
     command = importlib.import_module("flwr.supernode.cli")

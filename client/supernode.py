@@ -79,11 +79,11 @@ def arguments(site: SiteConfig, runtime_port: int, secret_file: Path) -> list[st
 
 
 def main() -> None:
-    """Run the SuperNode in this process: `python -P -m client.supernode <longest wait> <arguments>`."""
+    """Run the SuperNode in this process: `python -P -m client.supernode <longest poll> <arguments>`."""
     end_with_supervisor(signal.SIGTERM)
     from client.executor import run_supernode
 
-    run_supernode(sys.argv[2:], longest_wait_seconds=float(sys.argv[1]))
+    run_supernode(sys.argv[2:], longest_poll_seconds=float(sys.argv[1]))
 
 
 if __name__ == "__main__":

@@ -92,12 +92,11 @@ class Supervisor:
         """Start the worker and wait until its libraries are loaded."""
         self._stage = ""
         self._ready.clear()
-        poll = min(max(self._site.poll_seconds / 2, 0.05), 0.5)
         environment = flower_environment(self._site.state_directory / "flower" / "worker")
         environment |= {SITE_FILE: str(self._site_file), "OMP_NUM_THREADS": str(self._site.threads)}
         self._worker = Child(
             worker.MODULE,
-            [f"127.0.0.1:{self._port}", str(self._secret_file), str(poll)],
+            [f"127.0.0.1:{self._port}", str(self._secret_file), str(self._site.poll_seconds)],
             environment,
             self._worker_log,
             self._read_worker,

@@ -24,11 +24,11 @@ _HARD_EXIT_SECONDS: Final = 3.0
 
 
 def main() -> None:
-    """Serve one SuperNode: `python -P -m client.worker <host:port> <secret file> <poll seconds>`."""
+    """Serve one SuperNode: `python -P -m client.worker <host:port> <secret file> <longest poll>`."""
     end_with_supervisor(signal.SIGKILL)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # from a terminal; the supervisor ends us by SIGTERM
     signal.signal(signal.SIGTERM, _leave)
-    address, secret_file, poll_seconds = sys.argv[1:4]
+    address, secret_file, longest_poll = sys.argv[1:4]
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s %(message)s", stream=sys.stderr)
     logging.getLogger("httpx").setLevel(logging.WARNING)
 
@@ -45,7 +45,7 @@ def main() -> None:
         build_app(report=_Pace(1.0).tell),
         refusal_of,
         threading.Event(),
-        float(poll_seconds),
+        float(longest_poll),
         lambda stage: _tell(Progress(stage.value)),
     )
 

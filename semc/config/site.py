@@ -91,7 +91,7 @@ class SiteConfig(Section):
     health_port: int | None = Field(default=None, ge=1024, le=65535)
     """Loopback port of this site's own gRPC health service."""
     poll_seconds: float = Field(default=1.0, gt=0, le=60)
-    """How often the SuperNode asks for work."""
+    """Longest wait between two requests for work, seconds; after recent work the waits are shorter."""
 
 
 def load_site(path: Path) -> SiteConfig:
