@@ -16,7 +16,7 @@ data: {classes: [head, abdomen, femur], image_size: 32}
 model: {backbone: tiny, samc_expansion: 1, embedding_dim: 16}
 objective: {queue_size: 64}
 training: {batch_size: 4, local_steps: 2, learning_rate: 0.02}
-federation: {sites: [north, south, west], rounds: 3, deadline_seconds: 120, join_timeout_seconds: 90}
+federation: {sites: [north, south, west], rounds: 3, deadline_seconds: 120, join_timeout_seconds: 300}
 """
 
 
