@@ -52,6 +52,9 @@ LOCAL_BASE=localhost/semc-base:bookworm
 WORK=$PWD/runs/rehearsal
 SCRATCH=
 
+# The variable alone is not heeded by every version of buildah.
+buildah() { command buildah --storage-driver "$STORAGE_DRIVER" "$@"; }
+
 buildah_ready() {
     [ "$(id -u)" = 0 ] || fail "no Docker engine answers, and buildah's chroot needs root. Fix: start Docker, or use sudo"
     local tool fix="Fix: start Docker, or apt-get install buildah debootstrap"
@@ -61,7 +64,7 @@ buildah_ready() {
     SCRATCH=$(mktemp -d)
     trap buildah_end EXIT
     export BUILDAH_ISOLATION=chroot
-    export STORAGE_DRIVER=${STORAGE_DRIVER:-$(storage_driver)}
+    STORAGE_DRIVER=${STORAGE_DRIVER:-$(storage_driver)}
 }
 
 # vfs works everywhere but copies every layer whole, gigabytes each; overlay wherever this machine may mount it.
