@@ -6,6 +6,7 @@ deployment does. Every process started here is ended here, by its id.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -45,8 +46,8 @@ class Rehearsal:
         num_examples: dict[str, int],
         poll_seconds: float = 0.1,
     ) -> None:
-        self.home = folder / "coordinator"
-        self.logs = folder / "logs"
+        self.home = folder.resolve() / "coordinator"
+        self.logs = folder.resolve() / "logs"
         self._site_files = site_files
         self._num_examples = num_examples
         self._poll_seconds = poll_seconds
@@ -72,8 +73,20 @@ class Rehearsal:
         self.stop()
 
     def run(self, study_file: Path, *, quiet: bool = False) -> int:
-        """Run a study through the coordinator's command line; returns its exit code."""
-        return self.start_run(study_file, quiet=quiet).wait()
+        """Run a study through the coordinator's command line; returns its exit code.
+
+        Raises:
+            SemcError: What a process said that ended before the study did.
+        """
+        with self.start_run(study_file, quiet=quiet) as run:
+            while run.poll() is None:
+                for name, process in self._processes.items():
+                    if process.poll() is not None:
+                        run.terminate()
+                        raise self._ended(name)
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    run.wait(0.5)
+        return run.returncode
 
     def start_run(self, study_file: Path, *, quiet: bool = False) -> subprocess.Popen[bytes]:
         """Start a study through the coordinator's command line and return the process that follows it."""
@@ -105,11 +118,7 @@ class Rehearsal:
         deadline = time.monotonic() + 60
         while time.monotonic() < deadline:
             if self._processes["coordinator"].poll() is not None:
-                raise SemcError(
-                    ExitCode.RUN_FAILED,
-                    "The coordinator ended while starting.",
-                    f"read logs/coordinator.log ({self._tail()})",
-                )
+                raise self._ended("coordinator")
             if self._ready():
                 return
             time.sleep(0.1)
@@ -124,9 +133,14 @@ class Rehearsal:
             return False  # not written yet
         return ask_health(endpoint.health_address) is Health.SERVING
 
-    def _tail(self) -> str:
-        lines = (self.logs / "coordinator.log").read_text(encoding="utf-8", errors="replace").splitlines()
-        return lines[-1] if lines else "it is empty"
+    def _ended(self, name: str) -> SemcError:
+        """Return the error of a process that ended too early: its last line."""
+        lines = (self.logs / f"{name}.log").read_text(encoding="utf-8", errors="replace").splitlines()
+        return SemcError(
+            ExitCode.RUN_FAILED,
+            f"The process of '{name}' ended: {lines[-1] if lines else 'without a word'}",
+            f"read logs/{name}.log",
+        )
 
     def _enrol(self, name: str) -> None:
         file = self._site_files[name]
