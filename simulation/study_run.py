@@ -48,7 +48,7 @@ def run_study(
 def phantom_request(study: StudyConfig) -> SitesRequest:
     """Return phantom hospitals that fit a study: its site names, classes, image size and seed.
 
-    Few patients each and unlike class shares, as between real hospitals; test patients enough for a figure.
+    Few patients each, so that other hospitals' patients help; test patients enough for a figure.
     """
     return SitesRequest(
         source="phantom",
@@ -57,9 +57,9 @@ def phantom_request(study: StudyConfig) -> SitesRequest:
         site_names=study.federation.sites,
         classes=study.data.classes,
         image_size=study.data.image_size,
-        patients_per_site=12,
-        test_patients_per_site=20,
-        frames_per_patient=4,
-        class_prior=1.5,
+        patients_per_site=14,
+        test_patients_per_site=24,
+        frames_per_patient=3,
+        class_prior=None,
         seed=study.seed,
     )
