@@ -21,6 +21,7 @@ from pathlib import Path
 import yaml
 
 from semc.config import load_study
+from semc.exit_codes import SemcError
 from simulation.make_sites import make_sites
 from simulation.study_run import phantom_request
 
@@ -59,4 +60,7 @@ def prepare(study_reference: str, address: str, folder: Path, port_step: int) ->
 
 if __name__ == "__main__":
     study, address, folder, *step = sys.argv[1:]
-    prepare(study, address, Path(folder), int(step[0]) if step else 0)
+    try:
+        prepare(study, address, Path(folder), int(step[0]) if step else 0)
+    except SemcError as error:
+        sys.exit(error.line())
