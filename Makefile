@@ -44,9 +44,7 @@ $(VENV)/.installed:
 lock: ## Write requirements.lock anew from what .venv holds
 	$(BIN)/python -m pip check
 	$(BIN)/python -m pip list --format=freeze --exclude-editable --exclude pip \
-	| LC_ALL=C sort -f \
-	| sed -E -e '/^(nvidia-|cuda-|triton==)/ s/$$/ ; platform_system == "Linux" and platform_machine == "x86_64"/' \
-	         -e '/^uvloop==/ s/$$/ ; sys_platform != "win32"/' > requirements.lock.new
+	| LC_ALL=C sort -f > requirements.lock.new
 	mv requirements.lock.new requirements.lock
 
 demo: setup ## Train SEMC across three phantom hospitals on this machine (DATA=folder, SEED=n)

@@ -34,6 +34,14 @@ FormatOption = Annotated[Format, typer.Option("--format", help="text for people,
 OutOption = Annotated[Path, typer.Option("--out", help="Folder for everything this command writes.")]
 
 
+@app.callback()
+def settings(
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+) -> None:
+    """Options of every command."""
+    del debug  # read in `main`, which also meets errors from before this function
+
+
 @app.command()
 def sites(
     out: OutOption,
@@ -61,6 +69,12 @@ def sites(
         float, typer.Option(min=0.001, help="Dirichlet concentration; small = more skew.")
     ] = 0.5,
     classes_per_site: Annotated[int, typer.Option(min=1, help="Classes per hospital of label_skew.")] = 2,
+    names: Annotated[
+        str | None, typer.Option(help="Names of the hospitals, separated by commas; default: hospital_1, ...")
+    ] = None,
+    planes: Annotated[
+        str | None, typer.Option(help="Phantom planes to draw, separated by commas; default: all.")
+    ] = None,
     patients: Annotated[int, typer.Option(min=4, help="Phantom patients per hospital.")] = 40,
     frames: Annotated[int, typer.Option(min=1, help="Phantom frames per patient.")] = 4,
     image_size: Annotated[int, typer.Option(min=32, help="Phantom image side, pixels.")] = 128,
@@ -83,7 +97,9 @@ def sites(
         SitesRequest(
             source=source,
             partition=partition,
-            num_sites=count,
+            num_sites=len(_words(names, ",")) or count,
+            site_names=tuple(_words(names, ",")) or None,
+            classes=tuple(_words(planes, ",")) or None,
             centre_columns=tuple(_words(centre_columns, ",")),
             keep_centres=tuple(_words(keep, ";")) or None,
             where=dict(_assignment(pair) for pair in where or ()),
@@ -224,6 +240,18 @@ def main() -> None:
     """Run the command line; bad input ends with one line and its numbered exit code."""
     try:
         app()
-    except SemcError as error:
-        typer.echo(error.line(), err=True)
-        sys.exit(int(error.code))
+    except Exception as error:
+        if "--debug" in sys.argv:
+            raise
+        known = error if isinstance(error, SemcError) else _unforeseen(error)
+        typer.echo(known.line(), err=True)
+        sys.exit(int(known.code))
+
+
+def _unforeseen(error: Exception) -> SemcError:
+    """Return a defect of this software as one line; its text may hold paths and stays out."""
+    return SemcError(
+        ExitCode.INTERNAL,
+        f"Unforeseen {type(error).__name__}.",
+        "repeat it with `semc-sim --debug ...` and report it",
+    )

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING
 
 import yaml
 
-from semc.config import StudyConfig, load_site
+from semc.config import SiteConfig, StudyConfig, load_site
+from semc.datasets import build_site_data
 from semc.exit_codes import ExitCode, SemcError
 from semc.reporting.result import StudyResult
 
@@ -47,6 +48,19 @@ class SimulatedRun:
         """The run folder of the server app."""
         return self.folder / "server"
 
+    def require_fresh(self) -> None:
+        """Refuse a folder that holds a run already.
+
+        Raises:
+            SemcError: USAGE.
+        """
+        if self.server_folder.exists():
+            raise SemcError(
+                ExitCode.USAGE,
+                "The output folder already holds a run.",
+                "give another --out, or remove that folder first",
+            )
+
     def site_file(self, site: str) -> Path:
         """The site file of one hospital; its state lies beside it."""
         return self.folder / "sites" / site / SITE_FILE
@@ -64,13 +78,15 @@ def prepare(study: StudyConfig, sites: Path, folder: Path) -> SimulatedRun:
         folder: Where this run's files go; made if absent.
 
     Raises:
-        SemcError: DATA_NOT_FOUND where a named site has no folder, CONFIG_INVALID where its file is wrong.
+        SemcError: USAGE where `folder` holds a run, DATA_NOT_FOUND where a named site has no folder, and whatever a
+            site's file or data are refused for.
     """
     from server.registry import rehearsal_registry
     from server.run_folder import RunFolder
     from simulation.make_sites import read_site_counts
 
-    run = SimulatedRun(study, folder)
+    run = SimulatedRun(study, folder.resolve())
+    run.require_fresh()
     counts = read_site_counts(sites)
     for name in study.federation.sites:
         source = sites / name / SITE_FILE
@@ -81,6 +97,7 @@ def prepare(study: StudyConfig, sites: Path, folder: Path) -> SimulatedRun:
                 f"make it with `semc-sim sites`, or name one of: {', '.join(sorted(counts))}",
             )
         site = load_site(source)
+        _check_data(site, study)
         target = run.site_file(name)
         target.parent.mkdir(parents=True, exist_ok=True)
         own = site.model_copy(update={"state_directory": target.parent / "state", "coordinator": None})
@@ -88,6 +105,14 @@ def prepare(study: StudyConfig, sites: Path, folder: Path) -> SimulatedRun:
     images = {name: counts[name].num_train_images for name in study.federation.sites}
     RunFolder(run.server_folder).create(study, rehearsal_registry(images))
     return run
+
+
+def _check_data(site: SiteConfig, study: StudyConfig) -> None:
+    """Refuse data that do not fit the study here, where the reason can still be told."""
+    try:
+        build_site_data(site.data, study.data, study.training.batch_size)
+    except SemcError as error:
+        raise SemcError(error.code, f"Site '{site.site}': {error.problem}", error.fix) from error
 
 
 def run_simulation(run: SimulatedRun, resources: Resources | None = None) -> StudyResult:
@@ -104,28 +129,34 @@ def run_simulation(run: SimulatedRun, resources: Resources | None = None) -> Stu
     from server.app import build_app as build_server_app
 
     result_file = run.server_folder / "result.json"
-    result_file.unlink(missing_ok=True)
-    flower.run_simulation(
-        server_app=build_server_app(run.server_folder),
-        client_app=build_client_app(_site_by_partition(run)),
-        num_supernodes=len(run.study.federation.sites),
-        backend_name="ray",
-        backend_config={
-            "client_resources": {"num_cpus": resources.cpus_per_site, "num_gpus": resources.gpus_per_site},
-            "init_args": {
-                "num_cpus": resources.total_cpus,
-                "include_dashboard": False,
-                "log_to_driver": False,
-                "logging_level": "ERROR",
+    failure: Exception | None = None
+    try:
+        flower.run_simulation(
+            server_app=build_server_app(run.server_folder),
+            client_app=build_client_app(_site_by_partition(run)),
+            num_supernodes=len(run.study.federation.sites),
+            backend_name="ray",
+            backend_config={
+                "client_resources": {
+                    "num_cpus": resources.cpus_per_site,
+                    "num_gpus": resources.gpus_per_site,
+                },
+                "init_args": {
+                    "num_cpus": resources.total_cpus,
+                    "include_dashboard": False,
+                    "log_to_driver": False,
+                    "logging_level": "ERROR",
+                },
             },
-        },
-    )
+        )
+    except Exception as error:
+        failure = error  # Flower's words; what the server app itself had to say is in the result
     if not result_file.is_file():
         raise SemcError(
             ExitCode.RUN_FAILED,
             "The simulation ended without a result.",
-            f"read the last lines of {run.server_folder.name}/events.jsonl and run again with --verbose",
-        )
+            f"read the last lines of {run.server_folder.name}/events.jsonl",
+        ) from failure
     return StudyResult.model_validate(json.loads(result_file.read_text(encoding="utf-8")))
 
 

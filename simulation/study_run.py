@@ -9,7 +9,7 @@ from semc.reporting.report import build_report
 from semc.reporting.result import StudyResult
 from simulation.local_only import local_only
 from simulation.make_sites import SitesRequest, make_sites
-from simulation.run import Resources, prepare, run_simulation
+from simulation.run import Resources, SimulatedRun, prepare, run_simulation
 
 
 def run_study(
@@ -32,6 +32,7 @@ def run_study(
     Raises:
         SemcError: Whatever preparation or the run itself refuses.
     """
+    SimulatedRun(study, out).require_fresh()
     if sites is None:
         sites = out / "hospitals"
         make_sites(phantom_request(study), sites)

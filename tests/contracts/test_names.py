@@ -63,8 +63,7 @@ def lock_lines() -> list[str]:
 
 
 def test_lock_is_plain_pins_from_any_index() -> None:
-    clause = r"[a-z_]+ [!=]= \"\w+\""
-    pin = re.compile(rf"[A-Za-z0-9][A-Za-z0-9._-]*==[0-9][0-9A-Za-z.!]*( ; {clause}( and {clause})*)?")
+    pin = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*==[0-9][0-9A-Za-z.!]*")
     assert [line for line in lock_lines() if not pin.fullmatch(line)] == []
     assert not re.search(r"://|@|\bfile:|\+cpu|\+cu\d", "\n".join(lock_lines()))
 
@@ -88,11 +87,8 @@ def test_lock_pins_what_the_project_asks_for() -> None:
         assert requirement.specifier.contains(version, prereleases=True), f"{line}: the lock has {version}"
 
 
-def test_cuda_packages_are_pinned_only_where_they_exist() -> None:
-    cuda = [line for line in lock_lines() if re.match(r"(nvidia|cuda)-|triton==", line)]
-    assert cuda, "the lock was made on a machine without the CUDA build of torch"
-    marker = ' ; platform_system == "Linux" and platform_machine == "x86_64"'
-    assert [line for line in cuda if not line.endswith(marker)] == []
+def test_lock_holds_the_build_of_torch_that_finds_a_gpu() -> None:
+    assert any(re.match(r"(nvidia|cuda)-|triton==", line) for line in lock_lines())
 
 
 def normal(name: str) -> str:

@@ -44,7 +44,7 @@ def record(study: StudyConfig, hospitals: Path, out: Path) -> list[Message]:
     folder = RunFolder(out / "loop")
     folder.create(study, registry)
     result = run_study(
-        ScriptedGrid([scripted(name) for name in study.federation.sites]), study, registry, folder, FAST
+        ScriptedGrid([scripted(name) for name in study.federation.sites]), study, registry, folder, pace=FAST
     )
     assert result.outcome == "complete"
     return sent
