@@ -123,6 +123,7 @@ def test_a_killed_supernode_is_replaced_though_the_coordinator_shows_it_online(s
     wait_for(lambda: site.said("joined the coordinator") > joined, 100)
 
 
+@pytest.mark.slow
 def test_a_killed_supervisor_leaves_no_orphan_and_the_site_comes_back(site: Site) -> None:
     assert site.process is not None
     children = psutil.Process(site.process.pid).children(recursive=True)
