@@ -1,7 +1,8 @@
 """The one door in: a message from the coordinator becomes an Instruction, or is refused.
 
 The coordinator is not trusted to be careful: the study is parsed here and its digest computed here, settings
-are compared with what the site's governance approved, and no value is ever used as a path.
+are compared with what the site's governance approved, and no value is used as a path: a file of pretrained weights
+is a bare name, looked up in the folder the site itself chose.
 """
 
 from __future__ import annotations

@@ -84,7 +84,7 @@ class SiteTrainer:
     def _build(self) -> None:
         """Make network, objective and optimiser as they are before the first round."""
         seed_everything(derive_seed(self._study.seed, self._site.site, 0))
-        self._network = build_model(self._study).to(self._device)
+        self._network = build_model(self._study, self._site.weights_directory).to(self._device)
         self._objective = build_objective(self._study, self._data.class_counts, len(self._data.train))
         self._trainer = Trainer(self._study, self._network, self._objective, self._device)
         self._untouched = True

@@ -50,7 +50,7 @@ def _train_alone(study_text: str, name: str, site_file: Path, state: Path) -> li
     study = federated.model_copy(update={"federation": alone})
     site = load_site(site_file).model_copy(update={"state_directory": state})
     trainer = SiteTrainer(site, study)
-    shared = split_parameters(build_model(study), study.federation.bn).shared
+    shared = split_parameters(build_model(study, site.weights_directory), study.federation.bn).shared
     for round_number in range(1, study.federation.rounds + 1):
         shared = trainer.run_round(round_number, shared).shared
     metrics = trainer.evaluate(shared, study.federation.rounds)

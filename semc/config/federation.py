@@ -7,12 +7,13 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from semc.config.section import Section
+from semc.config.site import SiteName
 
 
 class FederationConfig(Section):
     """Named sites, rounds, deadline, quorum and the aggregation rule."""
 
-    sites: tuple[str, ...] = Field(min_length=1)
+    sites: tuple[SiteName, ...] = Field(min_length=1)
     """Names of the hospitals in the study; nobody else is asked."""
     rounds: int = Field(default=10, ge=1, le=10_000)
     """Federated rounds."""

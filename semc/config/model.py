@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Literal
+import re
+from typing import Final, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from semc.config.section import Section
+
+_FILE_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 
 
 class ModelConfig(Section):
@@ -16,9 +19,10 @@ class ModelConfig(Section):
     """ResNet whose stem and stages 1-3 are shared and whose stage 4 is copied per expert (eq. 1-4); tiny = one
     block per stage, 8 to 64 channels, for rehearsals of everything but accuracy."""
     weights: str = "none"
-    """none | torchvision (a file already in torch's hub cache, never downloaded) | path of a state dict at the site."""
+    """none | torchvision (a file already in torch's hub cache, never downloaded) | bare name of a state dict file in
+    the folder that each site (`weights_directory`) and the coordinator (SEMC_WEIGHTS_DIRECTORY) chose itself."""
     weights_sha256: str | None = Field(default=None, pattern=r"^[0-9a-f]{64}$")
-    """Required when `weights` is a path: the file's SHA-256, checked before it is loaded."""
+    """Required when `weights` names a file: its SHA-256, checked before it is parsed."""
     experts: int = Field(default=3, ge=1, le=4)
     """Number of experts N; expert n is paired with shallow feature F_n, a fourth has no ACE."""
     expert_init: Literal["pretrained", "random"] = "random"
@@ -62,10 +66,20 @@ class ModelConfig(Section):
     embedding_dim: int = Field(default=128, ge=8, le=1024)
     """Width D of the projection's unit-norm embeddings."""
 
+    @field_validator("weights")
+    @classmethod
+    def _weights_are_no_path(cls, weights: str) -> str:
+        # The study comes from the coordinator: a path in it would choose what is opened at the hospital.
+        if not _FILE_NAME.fullmatch(weights) or ".." in weights:
+            raise ValueError(
+                "none, torchvision or a bare file name (letters, digits, '.', '_', '-'), no path"
+            )
+        return weights
+
     @model_validator(mode="after")
     def _weights_need_a_hash(self) -> ModelConfig:
         if self.weights not in ("none", "torchvision") and self.weights_sha256 is None:
-            raise ValueError("weights given by path need weights_sha256")
+            raise ValueError("weights given by file name need weights_sha256")
         if self.backbone == "tiny" and self.weights != "none":
             raise ValueError("there are no pretrained weights for backbone tiny")
         if self.weights == "none" and self.expert_init == "pretrained":

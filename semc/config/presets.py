@@ -1,4 +1,4 @@
-"""Presets: the values the paper, the released code and this project give to every open choice (method.md, section 3).
+"""Presets: the values the paper, the released code and this project give to every open choice.
 
 `paper` follows the equations literally, alpha's collapse included. `reference` is bug-compatible with the released
 code, for parity. `robust` is the default: each defect mended. A study's own keys override its preset's.
@@ -136,15 +136,17 @@ def with_preset(content: dict[str, Any]) -> dict[str, Any]:
         content: The parsed study YAML; `preset` defaults to "robust".
 
     Returns:
-        A new mapping; unknown presets are left for validation to refuse.
+        A new mapping; unknown presets, and those that are no text, are left for validation to refuse.
     """
-    preset = PRESETS.get(content.get("preset", "robust"), {})
+    name = content.get("preset", "robust")
+    # Compared, not looked up: what a YAML holds here may be a list, which has no hash.
+    preset = next((values for known, values in PRESETS.items() if known == name), {})
     merged = dict(content)
     for section, values in preset.items():
         own = content.get(section) or {}
         merged[section] = {**values, **own} if isinstance(own, dict) else own
     model = merged.get("model")
-    if content.get("preset", "robust") == "robust" and isinstance(model, dict):
+    if name == "robust" and isinstance(model, dict):
         has_weights = model.get("weights", "none") != "none"
         model.setdefault("expert_init", "pretrained" if has_weights else "random")
     return merged

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
 from semc.config.section import Section, read_yaml, validate
+
+SiteName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,39}$")]
+"""Name of a hospital in the federation; also a part of folder names."""
 
 
 class SplitConfig(Section):
@@ -68,7 +71,7 @@ class CoordinatorConfig(Section):
 class SiteConfig(Section):
     """Everything a hospital decides for itself."""
 
-    site: str = Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,39}$")
+    site: SiteName
     """Name of the hospital in the federation."""
     data: SiteDataConfig
     coordinator: CoordinatorConfig | None = None
@@ -77,6 +80,9 @@ class SiteConfig(Section):
     """The site's ECDSA key (made by `semc-client keygen`); never leaves the site."""
     state_directory: Path = Path("state")
     """Batch-norm statistics, queue, optimiser, random state and logs."""
+    weights_directory: Path | None = None
+    """The site's own folder of approved pretrained weights; a study can name a file of it, never a path. Absent:
+    the folder the environment variable SEMC_WEIGHTS_DIRECTORY names, if any."""
     device: str = Field(default="auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$")
     """auto = the first GPU, else CPU."""
     threads: int = Field(default=1, ge=1, le=256)
@@ -108,6 +114,8 @@ def load_site(path: Path) -> SiteConfig:
         "private_key": base / site.private_key,
         "state_directory": base / site.state_directory,
     }
+    if site.weights_directory is not None:
+        changes["weights_directory"] = base / site.weights_directory
     if site.coordinator is not None:
         certificate = base / site.coordinator.root_certificates
         changes["coordinator"] = site.coordinator.model_copy(update={"root_certificates": certificate})

@@ -47,7 +47,7 @@ def normalisation_of(data: DataConfig, weights: str) -> Normalisation:
 
     Args:
         data: Whose `normalisation` is `none` (pixels stay in [0, 1]) or `weights`.
-        weights: `model.weights` of the study: `none`, `torchvision` or a path.
+        weights: `model.weights` of the study: `none`, `torchvision` or a file name.
     """
     if data.normalisation == "none":
         return Normalisation((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))

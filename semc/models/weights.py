@@ -1,16 +1,19 @@
-"""Pretrained ResNet weights: from torch's hub cache or a file at the site, never downloaded.
+"""Pretrained ResNet weights: from torch's hub cache or the folder this machine's operator chose, never downloaded.
 
-A file is read once; the bytes that were hashed are the bytes that are parsed, by safetensors or by torch's
-weights-only unpickler. No message names the file.
+A study names a file of that folder, never a path. A file is read once; the bytes that were hashed are the bytes
+that are parsed, by safetensors or by torch's weights-only unpickler. No message names the file.
 """
 
 from __future__ import annotations
 
 import hashlib
 import io
+import os
 import pickle
+import stat
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Final
 
 import torch
 from safetensors import SafetensorError
@@ -28,12 +31,23 @@ TORCHVISION_FILES = {
     "resnet50": "resnet50-0676ba61.pth",
 }
 
+WEIGHTS_DIRECTORY: Final = "SEMC_WEIGHTS_DIRECTORY"
+"""Environment variable: folder of weight files, where no site file names one (coordinator, simulation)."""
 
-def load_weights(config: ModelConfig) -> dict[str, Tensor] | None:
+MAX_WEIGHTS_BYTES: Final = 2 << 30
+"""Largest file read, 2 GiB: a ResNet-50 has 0.1 GiB."""
+
+
+def load_weights(config: ModelConfig, directory: Path | None = None) -> dict[str, Tensor] | None:
     """Return the pretrained ResNet state dict a study names, or None for `weights: none`.
 
+    Args:
+        config: The study's model section; a file it names is a bare name.
+        directory: Folder of weight files; None = the folder SEMC_WEIGHTS_DIRECTORY names.
+
     Raises:
-        SemcError: WEIGHTS_INVALID, the file is missing, of another hash, or not a state dict.
+        SemcError: WEIGHTS_INVALID, there is no folder, or the file is missing, not a regular file, too large, of
+            another hash, or not a state dict.
     """
     if config.weights == "none":
         return None
@@ -46,9 +60,9 @@ def load_weights(config: ModelConfig) -> dict[str, Tensor] | None:
         # torchvision's files carry the first digits of their hash: resnet18-f37072fd.pth
         _check_hash(content, Path(name).stem.rpartition("-")[2])
         return _parse(content, safetensors=False)
-    path = Path(config.weights)
-    content = _read(path, "correct model.weights or copy the file to this site")
-    assert config.weights_sha256 is not None  # the config refuses a path without one
+    path = _directory(directory) / config.weights
+    content = _read(path, "correct model.weights, or copy the file into the weights directory")
+    assert config.weights_sha256 is not None  # the config refuses a file name without one
     _check_hash(content, config.weights_sha256)
     return _parse(content, safetensors=path.suffix == ".safetensors")
 
@@ -84,9 +98,36 @@ def part_of(weights: Mapping[str, Tensor], module: nn.Module, prefix: str = "") 
     return share
 
 
+def _directory(given: Path | None) -> Path:
+    named = os.environ.get(WEIGHTS_DIRECTORY)
+    if given is not None:
+        return given
+    if named:
+        return Path(named)
+    raise SemcError(
+        ExitCode.WEIGHTS_INVALID,
+        "The study names a file of pretrained weights, and this machine has no folder of such files.",
+        f"set weights_directory in the site file; at the coordinator, the variable {WEIGHTS_DIRECTORY}",
+    )
+
+
 def _read(path: Path, fix: str) -> bytes:
+    """Read a regular file of bounded size; type and size are asked of the open file, before any byte is read."""
     try:
-        return path.read_bytes()
+        # O_NONBLOCK: opening a pipe nobody writes to would wait for ever.
+        with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as stream:
+            status = os.fstat(stream.fileno())
+            if not stat.S_ISREG(status.st_mode):
+                raise SemcError(
+                    ExitCode.WEIGHTS_INVALID, "The pretrained weights are not a regular file.", fix
+                )
+            if status.st_size > MAX_WEIGHTS_BYTES:
+                raise SemcError(
+                    ExitCode.WEIGHTS_INVALID,
+                    f"The pretrained weights are larger than {MAX_WEIGHTS_BYTES >> 30} GiB.",
+                    fix,
+                )
+            return stream.read(status.st_size)
     except OSError as error:
         raise SemcError(
             ExitCode.WEIGHTS_INVALID, f"The pretrained weights cannot be read ({error.strerror}).", fix

@@ -8,12 +8,14 @@ from typing import Any
 
 import pytest
 import torch
+import yaml
 from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 
 from client.inbound import open_handshake, open_tensors, open_work
 from client.refusal import RefusalError
 from semc.config import SiteConfig, parse_study
 from semc.config.site import ExpectedModelConfig, SiteDataConfig
+from semc.exit_codes import SemcError
 from semc.protocol import (
     ARRAYS,
     CONFIG,
@@ -104,6 +106,27 @@ BOMB = "a: &a [1,1]\nb: &b [*a,*a]\nc: [*b,*b]\n"
 )
 def test_a_study_that_is_none_is_refused(text: object) -> None:
     assert work_code(message(**{STUDY: text})) is RefusalCode.STUDY
+
+
+@pytest.mark.parametrize(
+    "weights", ["/etc/passwd", "../w.pth", "a/w.pth", "a\\w.pth", "w..pth", "", "w.pth\n"]
+)
+def test_a_study_cannot_choose_a_path_to_open(weights: str) -> None:
+    def named(name: str) -> RecordDict:
+        model = {"backbone": "resnet18", "weights": name, "weights_sha256": "0" * 64}
+        content = yaml.safe_load(STUDY_TEXT)
+        content["model"] |= model
+        try:
+            digest = parse_study(yaml.safe_dump(content)).digest()
+        except SemcError:
+            digest = "0" * 64
+        return message(**{STUDY: yaml.safe_dump(content), STUDY_DIGEST: digest})
+
+    assert open_work(named("w.pth"), site(), closing=False).study.model.weights == "w.pth"
+    with pytest.raises(RefusalError) as caught:
+        open_work(named(weights), site(), closing=False)
+    assert caught.value.code is RefusalCode.STUDY
+    assert "bare file name" in caught.value.problem.problem
 
 
 @pytest.mark.parametrize("digest", [None, "", "0" * 64, STUDY_CONFIG.digest().upper(), 3])

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 
 import pytest
 import torch
+import torchvision
+from safetensors.torch import save
 from torch import Tensor
 
 from client.progress import Progress
@@ -28,6 +31,7 @@ from semc.protocol import (
 from tests.client.small_study import STUDY_TEXT
 
 STUDY = parse_study(STUDY_TEXT)
+RESNET18 = {"model.backbone": "resnet18"}
 FIRST = split_parameters(build_model(STUDY), "silo").shared
 
 
@@ -43,6 +47,17 @@ def counts(update: RoundUpdate) -> dict[str, object]:
 def saved(site: SiteConfig, study: StudyConfig, round_number: int) -> dict[str, Tensor]:
     folder = site.state_directory / study.digest()[:16] / f"round-{round_number:05d}"
     return load_state(folder)[0]
+
+
+def test_a_site_takes_weights_from_its_own_folder_only(site: SiteConfig, tmp_path: Path) -> None:
+    content = save(torchvision.models.resnet18(weights=None).state_dict())
+    named = {"model.weights": "w.safetensors", "model.weights_sha256": hashlib.sha256(content).hexdigest()}
+    study = parse_study(STUDY_TEXT, {**RESNET18, **named})
+    with pytest.raises(SemcError) as caught:
+        SiteTrainer(site, study)
+    assert caught.value.code is ExitCode.WEIGHTS_INVALID
+    (tmp_path / "w.safetensors").write_bytes(content)
+    SiteTrainer(site.model_copy(update={"weights_directory": tmp_path}), study)
 
 
 def test_a_replayed_round_is_bit_equal_in_the_same_process_and_in_a_new_one(site: SiteConfig) -> None:

@@ -106,7 +106,9 @@ def test_describing_leaves_no_trace():
 
 
 def test_pretrained_weights_need_not_be_present():
-    study = tiny_study(model__backbone="resnet18", model__weights="/nowhere", model__weights_sha256="0" * 64)
+    study = tiny_study(
+        model__backbone="resnet18", model__weights="nowhere.pth", model__weights_sha256="0" * 64
+    )
     assert describe(study).parameters == describe(tiny_study(model__backbone="resnet18")).parameters
 
 

@@ -29,6 +29,9 @@ def test_relative_paths_start_at_the_site_file(tmp_path: Path) -> None:
     assert site.private_key == tmp_path / "site.key"
     assert site.coordinator is not None
     assert site.coordinator.root_certificates == tmp_path / "ca.crt"
+    assert site.weights_directory is None
+    weights = load_site(write(tmp_path, SITE + "weights_directory: weights\n")).weights_directory
+    assert weights == tmp_path / "weights"
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import os
 import pickle
 import subprocess
 import sys
@@ -19,10 +20,16 @@ from torch import Tensor
 from semc.exit_codes import ExitCode, SemcError
 from semc.models import SEMCNet, build_model
 from semc.models.experts import EXPERT_NOISE
-from semc.models.weights import TORCHVISION_FILES
+from semc.models.weights import MAX_WEIGHTS_BYTES, TORCHVISION_FILES, WEIGHTS_DIRECTORY
 from tests.semc.models.studies import make_study
 
 Write = Callable[[bytes], dict[str, str]]
+
+
+@pytest.fixture(autouse=True)
+def weights_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let build_model find files in the test's folder, as a coordinator's environment does."""
+    monkeypatch.setenv(WEIGHTS_DIRECTORY, str(tmp_path))
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +45,7 @@ def torch_bytes(content: object) -> bytes:
 
 def by_path(path: Path, content: bytes) -> dict[str, str]:
     path.write_bytes(content)
-    return {"model__weights": str(path), "model__weights_sha256": hashlib.sha256(content).hexdigest()}
+    return {"model__weights": path.name, "model__weights_sha256": hashlib.sha256(content).hexdigest()}
 
 
 def refused(**overrides: object) -> str:
@@ -93,7 +100,7 @@ def test_old_files_without_batch_counters_load(tmp_path, state):
 
 def test_refused_files(tmp_path, state):
     path = tmp_path / "patient7.pth"
-    assert "cannot be read" in refused(model__weights=str(path), model__weights_sha256="0" * 64)
+    assert "cannot be read" in refused(model__weights=path.name, model__weights_sha256="0" * 64)
 
     weights = by_path(path, torch_bytes(state))
     assert "SHA-256" in refused(**{**weights, "model__weights_sha256": "0" * 64})
@@ -111,6 +118,31 @@ def test_refused_files(tmp_path, state):
     assert "not finite" in refused(**by_path(path, torch_bytes(broken)))
     without_stage_4 = {key: value for key, value in state.items() if not key.startswith("layer4")}
     assert "layer4.0" in refused(**by_path(path, torch_bytes(without_stage_4)))
+
+
+def test_only_a_regular_file_of_bounded_size_is_read(tmp_path):
+    named = {"model__weights": "patient7.pth", "model__weights_sha256": "0" * 64}
+    path = tmp_path / "patient7.pth"
+    path.mkdir()
+    refused(**named)
+    path.rmdir()
+    os.mkfifo(path)
+    assert "not a regular file" in refused(**named)
+    path.unlink()
+    with path.open("wb") as sparse:
+        sparse.truncate(MAX_WEIGHTS_BYTES + 1)
+    assert "larger than 2 GiB" in refused(**named)
+
+
+def test_the_sites_own_folder_comes_before_the_environments(tmp_path, state, monkeypatch):
+    own = tmp_path / "own"
+    own.mkdir()
+    weights = by_path(own / "w.pth", torch_bytes(state))
+    study = make_study(model__backbone="resnet18", model__samc_expansion=1, **weights)
+    assert torch.equal(build_model(study, own).backbone.conv1.weight, state["conv1.weight"])
+    assert "cannot be read" in refused(**weights)
+    monkeypatch.delenv(WEIGHTS_DIRECTORY)
+    assert "weights_directory" in refused(**weights)
 
 
 def test_a_pickle_that_runs_code_is_refused(tmp_path):
