@@ -18,6 +18,7 @@ from semc.config.site import SiteDataConfig
 from semc.datasets.cache import DecodedCache
 from semc.datasets.sample import Batch, ManifestRow
 from semc.datasets.transforms import augment, normalisation_of, to_tensor
+from semc.exit_codes import SemcError
 from semc.seed import derive_seed
 
 
@@ -62,8 +63,11 @@ def training_batches(
             yield stream[step]
         return
     decoded.warm(rows, data, site)
-    loader = DataLoader(stream, batch_size=None, shuffle=False, num_workers=workers)
-    yield from loader
+    loader = DataLoader(_ErrorsAsValues(stream), batch_size=None, shuffle=False, num_workers=workers)
+    for batch in loader:
+        if isinstance(batch, SemcError):
+            raise batch
+        yield batch
 
 
 def evaluation_batches(
@@ -119,6 +123,22 @@ class _TrainingStream(Dataset[Batch]):
         rng = np.random.default_rng(derive_seed(self._seed, "augmentation", step))
         augmented = augment(images, self._data.augmentation, rng)
         return _batch(self._rows, self._groups, places, augmented, self._data, self._weights)
+
+
+class _ErrorsAsValues(Dataset[Batch | SemcError]):
+    """A stream whose SemcError is returned: torch makes a worker's exception anew and would lose code and row."""
+
+    def __init__(self, stream: _TrainingStream) -> None:
+        self._stream = stream
+
+    def __len__(self) -> int:
+        return len(self._stream)
+
+    def __getitem__(self, step: int) -> Batch | SemcError:
+        try:
+            return self._stream[step]
+        except SemcError as error:
+            return error
 
 
 def _dense_groups(rows: Sequence[ManifestRow]) -> dict[str, int]:

@@ -16,6 +16,7 @@ from semc.datasets import (
     steps_per_epoch,
     training_batches,
 )
+from semc.exit_codes import ExitCode, SemcError
 
 from .tiny_site import DATA, patients, write_site
 
@@ -110,6 +111,18 @@ def test_batches_do_not_depend_on_workers(
     rows: tuple[ManifestRow, ...], site: SiteDataConfig, workers: int
 ) -> None:
     assert_same(stream(rows, site, num_steps=9), stream(rows, site, num_steps=9, workers=workers))
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_an_unreadable_image_keeps_its_code_and_row(
+    rows: tuple[ManifestRow, ...], site: SiteDataConfig, workers: int
+) -> None:
+    rows[5].path.write_bytes(b"not an image")
+    with pytest.raises(SemcError) as caught:
+        # Without memory nothing is decoded before the workers start.
+        stream(rows, site, workers=workers, cache_bytes=0)
+    assert caught.value.code is ExitCode.DATA_UNREADABLE
+    assert f"Row {rows[5].index}:" in caught.value.problem
 
 
 def test_labels_ids_and_groups_match_their_rows(rows: tuple[ManifestRow, ...], site: SiteDataConfig) -> None:
