@@ -92,7 +92,7 @@ def _trust(coordinator: CoordinatorConfig) -> ssl.SSLContext:
                 "copy the CA certificate from the coordinator to coordinator.root_certificates",
             ) from error
         raise _not_a_certificate() from error
-    except UnicodeDecodeError as error:
+    except ValueError as error:  # an empty file, or bytes that are no text
         raise _not_a_certificate() from error
     return context
 

@@ -10,6 +10,21 @@ from pathlib import Path
 from semc.exit_codes import ExitCode, SemcError
 
 
+def is_held(path: Path) -> bool:
+    """Tell whether another process holds the lock of a file, which is neither made nor changed.
+
+    A file that is missing or cannot be opened counts as free.
+    """
+    try:
+        with path.open("rb") as stream:
+            fcntl.flock(stream, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    return False
+
+
 @contextmanager
 def held(path: Path, problem: str, fix: str) -> Iterator[None]:
     """Hold the lock of a file for the length of a block.

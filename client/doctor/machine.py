@@ -13,7 +13,7 @@ from typing import Final
 from client.doctor.row import Row, checked, passed, skipped, warning
 from client.identity import read_identity
 from client.join import check_flower_version
-from client.lock import held
+from client.lock import is_held
 from semc.config import SiteConfig
 from semc.exit_codes import ExitCode, SemcError
 
@@ -83,13 +83,12 @@ def _threads(site: SiteConfig) -> Row:
 
 def _ports(site: SiteConfig) -> Iterator[Row]:
     """Yield the loopback ports, unless the site's own client holds them."""
-    try:
-        with held(site.state_directory / "client.lock", "running", "-"):
-            yield _port("runtime port", site.runtime_port, needed=False)
-            if site.health_port is not None:
-                yield _port("health port", site.health_port, needed=True)
-    except SemcError:
+    if is_held(site.state_directory / "client.lock"):
         yield skipped("ports", "in use by this site's running client")
+        return
+    yield _port("runtime port", site.runtime_port, needed=False)
+    if site.health_port is not None:
+        yield _port("health port", site.health_port, needed=True)
 
 
 def _port(name: str, port: int, *, needed: bool) -> Row:

@@ -60,8 +60,11 @@ def test_a_certificate_for_another_host_is_not_trusted(tmp_path: Path) -> None:
 
 def test_a_missing_or_empty_ca_file_is_named_as_such(tmp_path: Path) -> None:
     empty = tmp_path / "empty.crt"
-    empty.write_text("nothing")
-    for file in (empty, tmp_path / "absent.crt"):
+    empty.touch()
+    text, binary = tmp_path / "text.crt", tmp_path / "binary.crt"
+    text.write_text("nothing")
+    binary.write_bytes(b"\xff\x00")
+    for file in (empty, text, binary, tmp_path / "absent.crt"):
         assert failure("127.0.0.1:9", file).code is ExitCode.TLS_UNTRUSTED
 
 

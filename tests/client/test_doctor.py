@@ -16,6 +16,7 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 from client.doctor import Report, examine
 from client.identity import create_identity
+from client.lock import held
 from semc.exit_codes import ExitCode
 from tests.client.loopback_tls import Authority, https_server
 from tests.client.small_study import STUDY_TEXT, write_site
@@ -61,7 +62,18 @@ def test_a_sound_site_passes_every_check(site_file: Path) -> None:
     assert set(states(report).values()) <= {"passed", "skipped"}
     assert len(report.rows) >= 14
     after = sorted(path.name for path in site_file.parent.iterdir())
-    assert set(after) - set(before) <= {"state"}, "the lock file's folder at most"
+    assert after == before
+
+
+def test_a_running_client_holds_its_ports_and_nothing_else_does(site_file: Path) -> None:
+    lock = site_file.parent / "state" / "client.lock"
+    with held(lock, "running", "-"):
+        assert states(examine(site_file))["ports"] == "skipped"
+    assert states(examine(site_file))["runtime port"] == "passed"
+    lock.unlink()
+    lock.parent.rmdir()
+    lock.parent.write_text("a file where the folder should be")
+    assert states(examine(site_file))["runtime port"] == "passed"
 
 
 def test_the_report_is_json_for_scripts(site_file: Path) -> None:
