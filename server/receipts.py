@@ -1,8 +1,7 @@
 """What became of every named site in every round: in, late, dropped, declined or refused, with a reason code.
 
-A report that only says "round finished" hides the hospital that was left out (hospital-needs T1). Each named
-site has exactly one receipt per round, and a study in which any of them is not `in` ends as "complete on a
-subset".
+A report that only says "round finished" hides the hospital that was left out. Each named site has exactly one
+receipt per round, and a study in which any of them is not `in` ends as "complete on a subset".
 """
 
 from __future__ import annotations

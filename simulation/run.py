@@ -2,7 +2,7 @@
 
 A run is prepared as a folder that the server app reads (study, enrolment record) and one site file per hospital
 that the client app reads. Nothing here trains or aggregates; a simulated federation is the deployed one without a
-network (flower.md, section 11).
+network.
 """
 
 from __future__ import annotations

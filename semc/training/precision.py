@@ -1,7 +1,7 @@
 """Mixed precision: on a GPU the network computes in 16 bits; objectives compute their losses in float32.
 
 A contrastive loss over a thousand keys loses its small terms in 16 bits, so every objective leaves autocast
-for its losses (`semc.objectives.precision`); evaluation runs in float32 altogether.
+for its losses (`semc.objectives`); evaluation runs in float32 altogether.
 """
 
 from __future__ import annotations
