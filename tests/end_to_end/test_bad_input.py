@@ -82,11 +82,6 @@ def place(hospitals: Path, coordinator: Coordinator, tmp_path: Path) -> Place:
 
 def unknown_key_in_the_study(place: Place) -> tuple[str, ...]:
     place.configure("study.yaml", "training", learning_rat=0.1)
-    return ("semc-sim", "run", str(place.study), "--out", str(place.root / "out"))
-
-
-def unknown_key_in_the_study_at_the_coordinator(place: Place) -> tuple[str, ...]:
-    place.configure("study.yaml", "training", learning_rat=0.1)
     return ("semc-server", "run", str(place.study), "--home", str(place.coordinator.home.root))
 
 
@@ -114,7 +109,7 @@ def unknown_class(place: Place) -> tuple[str, ...]:
 
 
 def empty_split(place: Place) -> tuple[str, ...]:
-    place.rewrite_rows([row for row in place.rows() if row["split"] != "test"])
+    place.rewrite_rows([row | {"split": "test"} for row in place.rows()])
     return place.check()
 
 
@@ -164,7 +159,6 @@ def assert_nothing_of_the_hospital(place: Place, shown: str) -> None:
     ("prepare", "code"),
     [
         (unknown_key_in_the_study, ExitCode.CONFIG_INVALID),
-        (unknown_key_in_the_study_at_the_coordinator, ExitCode.CONFIG_INVALID),
         (unknown_key_at_the_site, ExitCode.CONFIG_INVALID),
         (missing_folder, ExitCode.DATA_NOT_FOUND),
         (unreadable_image, ExitCode.DATA_UNREADABLE),
@@ -203,3 +197,9 @@ def test_the_same_hospital_without_a_fault_passes(place: Place) -> None:
     done = run(*place.check())
     assert done.returncode == ExitCode.OK, done.stdout
     assert {row["state"] for row in json.loads(done.stdout)["rows"]} <= {"passed", "skipped", "warning"}
+
+
+def test_the_search_for_names_finds_them(place: Place) -> None:
+    for shown in (place.rows()[0]["file"], place.rows()[0]["group"], f"{place.root}/site.yaml"):
+        with pytest.raises(AssertionError):
+            assert_nothing_of_the_hospital(place, f"error 21: {shown}")
