@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 
+from semc.exit_codes import SemcError
 from server.control import Control, RunStatus
 from server.health import Health, ask_health
 from server.home import Home
@@ -27,7 +28,7 @@ class RunSummary:
 
     run: str
     outcome: str
-    """The result's outcome, or "unfinished"."""
+    """The result's outcome, "unfinished" without a result, or "unreadable" where it is damaged."""
 
 
 @dataclass(frozen=True)
@@ -76,5 +77,9 @@ def read_status(home: Home) -> CoordinatorStatus:
 
 def _summary(home: Home, name: str) -> RunSummary:
     folder = home.run(name)
-    finished = folder is not None and folder.result_file.is_file()
-    return RunSummary(name, folder.result().outcome if folder is not None and finished else "unfinished")
+    if folder is None or not folder.result_file.is_file():
+        return RunSummary(name, "unfinished")
+    try:
+        return RunSummary(name, folder.result().outcome)
+    except SemcError:  # one damaged file must not hide the coordinator and every other run
+        return RunSummary(name, "unreadable")

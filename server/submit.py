@@ -27,6 +27,10 @@ Watch = Callable[[Mapping[str, Any]], None]
 
 _LOOK_SECONDS: Final = 0.1
 _STATUS_SECONDS: Final = 30.0
+_SILENT_STATUS_SECONDS: Final = 5.0
+"""Between two questions while the SuperLink does not answer."""
+_PATIENCE_SECONDS: Final = 60.0
+"""A dead SuperLink is revived by its supervisor well within this time."""
 
 
 def submit(home: Home, study: StudyConfig) -> tuple[RunFolder, str]:
@@ -78,10 +82,12 @@ def follow(home: Home, folder: RunFolder, run_id: str, watch: Watch) -> StudyRes
         The result of a run that reached its end.
 
     Raises:
-        SemcError: What stopped the run; RUN_FAILED where it left no word.
+        SemcError: What stopped the run; RUN_FAILED where it left no word, SERVER_UNREACHABLE where the
+            SuperLink did not answer for a minute.
     """
     events, control = EventReader(folder.events_file), Control(home)
     finished, next_status = False, time.monotonic() + _STATUS_SECONDS
+    silent_since: float | None = None
     while True:
         for event in events.new():
             watch(event)
@@ -96,9 +102,16 @@ def follow(home: Home, folder: RunFolder, run_id: str, watch: Watch) -> StudyRes
                 "read the end of executor.log in the home's logs folder, then run the study again",
             )
         if time.monotonic() > next_status:
-            # The events are read once more after this before anything is concluded.
-            finished = control.run_status(run_id).finished
-            next_status = time.monotonic() + _STATUS_SECONDS
+            try:
+                # The events are read once more after this before anything is concluded.
+                finished, silent_since = control.run_status(run_id).finished, None
+            except SemcError as error:
+                now = time.monotonic()
+                silent_since = now if silent_since is None else silent_since
+                if error.code is not ExitCode.SERVER_UNREACHABLE or now - silent_since >= _PATIENCE_SECONDS:
+                    raise
+            wait = _STATUS_SECONDS if silent_since is None else _SILENT_STATUS_SECONDS
+            next_status = time.monotonic() + wait
         time.sleep(_LOOK_SECONDS)
 
 

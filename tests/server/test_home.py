@@ -10,11 +10,14 @@ import pytest
 from semc.exit_codes import ExitCode, SemcError
 from server.control import last_json
 from server.events import Event, EventLog, EventReader
+from server.health import Health
 from server.home import Endpoint, Home
 from server.listen import Listen
 from server.process import check_flower_version
 from server.run_folder import RunFolder
+from server.status import read_status
 from server.submit import find_run
+from server.tls import ensure_certificates
 from tests.server.federation import registry_of, tiny_study
 
 
@@ -75,6 +78,18 @@ def test_missing_run_and_missing_result_are_told(tmp_path: Path) -> None:
     with pytest.raises(SemcError) as caught:
         find_run(home, None).result()
     assert caught.value.code is ExitCode.CHECKPOINT_INVALID
+
+
+def test_a_damaged_result_is_shown_as_unreadable_and_hides_nothing_else(tmp_path: Path) -> None:
+    home = Home(tmp_path)
+    ensure_certificates(home, [])
+    home.write_endpoint(Endpoint("127.0.0.1:1", "127.0.0.1:1", 12))
+    for name in ("damaged", "going"):
+        (home.runs / name).mkdir(parents=True)
+    (home.runs / "damaged" / "result.json").write_text('{"study_name": "tin')
+    state = read_status(home)
+    assert state.health is Health.UNREACHABLE
+    assert {made.run: made.outcome for made in state.runs} == {"damaged": "unreadable", "going": "unfinished"}
 
 
 def test_reader_sees_each_event_once_and_never_half_of_one(tmp_path: Path) -> None:
