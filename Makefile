@@ -54,7 +54,7 @@ test: lint ## Lint, then every quick test, with the line coverage of semc/
 	$(BIN)/python -m pytest -n $(WORKERS) -m "not slow and not bench" \
 	--cov=semc --cov-report=term:skip-covered --cov-fail-under=90
 
-test-slow: setup ## Tests that take long (kill and resume, convergence, sweeps)
+test-slow: setup ## Tests that take long (a killed round loop, a SuperNode killed and rejoining)
 	$(BIN)/python -m pytest -m "slow and not bench"
 
 lint: setup ## Style, types, import arrows, spelling
