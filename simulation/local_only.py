@@ -27,7 +27,7 @@ def local_only(study: StudyConfig, site_files: dict[str, Path], folder: Path) ->
     Returns:
         Site name to test confusion of the last round's weights.
     """
-    workers = min(len(site_files), os.cpu_count() or 1)
+    workers = min(len(site_files), 2 * (os.cpu_count() or 1))
     with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
         futures = {
             name: pool.submit(_train_alone, study.to_yaml(), name, file, folder / name)
