@@ -99,7 +99,12 @@ class SiteTrainer:
         return training.local_epochs * steps_per_epoch(len(self._data.train), training.batch_size)
 
     def run_round(
-        self, round_number: int, shared: Mapping[str, Tensor], report: Report = silent
+        self,
+        round_number: int,
+        shared: Mapping[str, Tensor],
+        report: Report = silent,
+        *,
+        judge_incoming: bool = True,
     ) -> RoundUpdate:
         """Train one round and save the state it leaves.
 
@@ -107,6 +112,7 @@ class SiteTrainer:
             round_number: 1 to the study's rounds; one already trained is trained again from the state before.
             shared: The federation's weights, exactly the tensors of `shared_shapes`.
             report: Told each step.
+            judge_incoming: Count the incoming weights' answers; without influence on the training.
 
         Returns:
             The trained shared tensors, and counts of the *incoming* weights on validation and test images
@@ -118,7 +124,7 @@ class SiteTrainer:
         """
         with self._state.lock():
             self._start_from(self._state.newest(round_number - 1), shared)
-            metrics = self._counts(round_number, report) if round_number > 1 else {}
+            metrics = self._counts(round_number, report) if judge_incoming and round_number > 1 else {}
             result = self._train(round_number, report)
             split = split_parameters(self._network, self._bn)
             state = SiteState(split.local, self._objective.state_dict(), self._trainer.state_dict())

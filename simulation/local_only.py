@@ -52,7 +52,7 @@ def _train_alone(study_text: str, name: str, site_file: Path, state: Path) -> li
     trainer = SiteTrainer(site, study)
     shared = split_parameters(build_model(study, site.weights_directory), study.federation.bn).shared
     for round_number in range(1, study.federation.rounds + 1):
-        shared = trainer.run_round(round_number, shared).shared
+        shared = trainer.run_round(round_number, shared, judge_incoming=False).shared
     metrics = trainer.evaluate(shared, study.federation.rounds)
     confusion = metrics[TEST_CONFUSION]
     assert isinstance(confusion, list)

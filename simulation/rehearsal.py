@@ -15,6 +15,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
@@ -58,8 +59,8 @@ class Rehearsal:
         self.logs.mkdir(parents=True, exist_ok=True)
         try:
             self._start_coordinator()
-            for name in self._site_files:
-                self._enrol(name)
+            with ThreadPoolExecutor(len(self._site_files)) as pool:
+                list(pool.map(self._enrol, self._site_files))
             for name, file in self._site_files.items():
                 self._start(name, ["semc-client", "--site", str(file)])
         except BaseException:
