@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from semc.metrics import Confusion
@@ -89,10 +90,17 @@ def site_table(result: StudyResult) -> Table:
     """Return the site table for a terminal, with the worst site and the verdict under it."""
     comparison = compare(result)
     verdict = judge(comparison)
-    table = Table(title=f"{result.study_name}: alone against the federation", title_style="bold")
+    table = Table(
+        title=f"{result.study_name}: alone against the federation",
+        title_style="bold",
+        box=SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
+    )
     shown = (0, 1, 2, 3, 4, 7, 8, 9)
     for index in shown:
-        table.add_column(COLUMNS[index], justify="left" if index == 0 else "right")
+        # Two lines a heading, so that the table fits 80 characters.
+        heading = COLUMNS[index].replace(" ", "\n").replace("federation", "together")
+        table.add_column(heading, justify="left" if index == 0 else "right", no_wrap=index > 0)
     rows = site_rows(comparison)
     for number, row in enumerate(rows):
         cells = row.cells()
