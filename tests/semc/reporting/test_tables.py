@@ -31,9 +31,12 @@ One run with one seed, 180 test images in all.
 
 
 def _terminal(**arms: tuple[int, int] | None) -> str:
-    console = Console(width=160, record=True, file=io.StringIO())
+    console = Console(width=80, record=True, file=io.StringIO())
     console.print(site_table(study_result(**arms)))
-    return console.export_text()
+    text = console.export_text()
+    assert max(map(len, text.splitlines())) <= 80
+    assert "…" not in text
+    return " ".join(text.split())  # sentences wrap
 
 
 def test_markdown_is_the_stored_one():
