@@ -24,6 +24,14 @@ from simulation.study_run import run_study
 TOLERANCE = 1e-6
 
 
+def command_of(process: psutil.Process) -> list[str]:
+    """Return a process's command line; empty where it has ended meanwhile."""
+    try:
+        return process.cmdline()
+    except (psutil.NoSuchProcess, psutil.ZombieProcess):
+        return []
+
+
 @pytest.fixture(scope="module")
 def deployed_study(hospitals: Path) -> StudyConfig:
     from semc.config import parse_study
@@ -50,11 +58,15 @@ def deployment(
         {name: own / name / SITE_FILE for name in names},
         {name: counts[name].num_train_images for name in names},
     ) as rehearsal:
+        started: set[psutil.Process] = set()
 
         def note_workers() -> None:
-            for name in names:
+            for name in ("coordinator", *names):
                 children = psutil.Process(rehearsal.pid(name)).children(recursive=True)
-                workers[name] |= {child.pid for child in children if "client.worker" in child.cmdline()}
+                started.update(children)
+                if name == "coordinator":
+                    continue
+                workers[name] |= {child.pid for child in children if "client.worker" in command_of(child)}
 
         process = rehearsal.start_run(study_file)
         while process.poll() is None:
@@ -62,11 +74,11 @@ def deployment(
             with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(0.5)
         note_workers()
-        started = {child.pid for child in psutil.Process().children(recursive=True)}
         assert process.returncode == 0
         result = StudyResult.model_validate(read_result(rehearsal.home))
-    alive = [pid for pid in started if psutil.pid_exists(pid) and psutil.Process(pid).status() != "zombie"]
-    assert alive == [], "processes outlived their supervisor"
+    assert [process for process in started if command_of(process)] == [], (
+        "processes outlived their supervisor"
+    )
     return folder, result, workers
 
 
