@@ -100,7 +100,9 @@ def site_table(result: StudyResult) -> Table:
     for index in shown:
         # Two lines a heading, so that the table fits 80 characters.
         heading = COLUMNS[index].replace(" ", "\n").replace("federation", "together")
-        table.add_column(heading, justify="left" if index == 0 else "right", no_wrap=index > 0)
+        table.add_column(
+            heading, justify="left" if index == 0 else "right", overflow="fold", no_wrap=index > 0
+        )
     rows = site_rows(comparison)
     for number, row in enumerate(rows):
         cells = row.cells()
