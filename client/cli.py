@@ -5,14 +5,13 @@ Heavy imports (torch, flwr) wait until a command needs them, so that help is imm
 
 from __future__ import annotations
 
-import sys
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from semc.exit_codes import ExitCode, SemcError
+from semc.exit_codes import ExitCode, SemcError, one_line_errors
 
 if TYPE_CHECKING:
     from semc.config import SiteConfig
@@ -151,19 +150,5 @@ def _site(context: typer.Context, site: str | None) -> tuple[Path, SiteConfig]:
 
 def main() -> None:
     """Run the command line; bad input ends with one line and its numbered exit code."""
-    try:
+    with one_line_errors("semc-client"):
         app()
-    except Exception as error:
-        if "--debug" in sys.argv:
-            raise
-        shown = error if isinstance(error, SemcError) else _unexpected(error)
-        typer.echo(shown.line(), err=True)
-        sys.exit(int(shown.code))
-
-
-def _unexpected(error: Exception) -> SemcError:
-    return SemcError(
-        ExitCode.INTERNAL,
-        f"Unexpected {type(error).__name__}.",
-        "run again with --debug and report the traceback",
-    )

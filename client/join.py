@@ -6,7 +6,6 @@ import signal
 import socket
 import threading
 import time
-from importlib.metadata import version
 from pathlib import Path
 from typing import Final
 
@@ -19,7 +18,7 @@ from client.supervisor import Supervisor
 from semc.config import SiteConfig
 from semc.config.site import CoordinatorConfig
 from semc.exit_codes import ExitCode, SemcError
-from semc.protocol import FLOWER_VERSION
+from semc.flower_version import check_flower_version
 
 DEFAULT_WAIT_SECONDS: Final = 90.0
 _RETRY_SECONDS: Final = 2.0
@@ -60,21 +59,6 @@ def join(site_file: Path, site: SiteConfig, wait_seconds: float = DEFAULT_WAIT_S
         known_key = KnownKey(site.state_directory / "run", identity.fingerprint, coordinator.address)
         Supervisor(site_file, site, known_key, console, stop).run()
         console.say("left the federation")
-
-
-def check_flower_version() -> None:
-    """Refuse another Flower than the one this software was written and tested for.
-
-    Raises:
-        SemcError: VERSION_MISMATCH.
-    """
-    installed = version("flwr")
-    if installed != FLOWER_VERSION:
-        raise SemcError(
-            ExitCode.VERSION_MISMATCH,
-            f"Flower {installed} is installed, this software needs {FLOWER_VERSION}.",
-            f"pip install flwr=={FLOWER_VERSION}",
-        )
 
 
 def check_health_port(site: SiteConfig) -> None:

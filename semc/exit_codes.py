@@ -6,6 +6,9 @@ holds a patient's path, file name or identifier; rows are named by their number 
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from enum import IntEnum
 
 
@@ -97,3 +100,31 @@ class SemcError(Exception):
     def line(self) -> str:
         """Return the one line shown to the user."""
         return f"error {int(self.code)} {self.code.name}: {self.problem} Fix: {self.fix}"
+
+
+@contextmanager
+def one_line_errors(program: str) -> Iterator[None]:
+    """End a command line with one line and its numbered exit code, whatever went wrong inside.
+
+    An error nobody foresaw is a defect: its text may hold a path or a name, so only its type is shown.
+    `--debug` anywhere on the command line lets the traceback through.
+
+    Args:
+        program: Name of the console script.
+    """
+    try:
+        yield
+    except Exception as error:
+        if "--debug" in sys.argv:
+            raise
+        known = (
+            error
+            if isinstance(error, SemcError)
+            else SemcError(
+                ExitCode.INTERNAL,
+                f"Unforeseen {type(error).__name__}.",
+                f"repeat it with `{program} --debug ...` and report it",
+            )
+        )
+        print(known.line(), file=sys.stderr)
+        sys.exit(int(known.code))

@@ -13,7 +13,7 @@ from typing import Annotated
 
 import typer
 
-from semc.exit_codes import ExitCode, SemcError
+from semc.exit_codes import ExitCode, one_line_errors
 
 app = typer.Typer(
     help="Coordinate federated studies: `up` once, `enrol` each hospital, `run` a study, read the `report`.",
@@ -197,23 +197,8 @@ def report(
 
 def main() -> None:
     """Run the command line; bad input ends with one line and its numbered exit code."""
-    try:
+    with one_line_errors("semc-server"):
         app()
-    except Exception as error:
-        if "--debug" in sys.argv:
-            raise
-        known = error if isinstance(error, SemcError) else _unforeseen(error)
-        typer.echo(known.line(), err=True)
-        sys.exit(int(known.code))
-
-
-def _unforeseen(error: Exception) -> SemcError:
-    """Return a defect of this software as one line; its text may hold paths and stays out."""
-    return SemcError(
-        ExitCode.INTERNAL,
-        f"Unforeseen {type(error).__name__}.",
-        "repeat it with `semc-server --debug ...` and report it",
-    )
 
 
 if __name__ == "__main__":

@@ -6,12 +6,8 @@ import ctypes
 import os
 import signal
 import sys
-from importlib.metadata import version
 from pathlib import Path
 from typing import Final
-
-from semc.exit_codes import ExitCode, SemcError
-from semc.protocol import FLOWER_VERSION
 
 START_FAILED: Final = 70
 """Exit status of a child that failed before it had anything to do (sysexits' EX_SOFTWARE)."""
@@ -41,21 +37,6 @@ def die_with(parent: int) -> None:
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
     if os.getppid() != parent:
         sys.exit(1)
-
-
-def check_flower_version() -> None:
-    """Refuse another Flower than the one whose private modules this software was tested with.
-
-    Raises:
-        SemcError: VERSION_MISMATCH.
-    """
-    installed = version("flwr")
-    if installed != FLOWER_VERSION:
-        raise SemcError(
-            ExitCode.VERSION_MISMATCH,
-            f"Flower {installed} is installed, this software needs {FLOWER_VERSION}.",
-            f"pip install flwr=={FLOWER_VERSION}",
-        )
 
 
 def flower_environment(flower_home: Path) -> dict[str, str]:

@@ -16,11 +16,12 @@ from types import FrameType
 from typing import Final
 
 from semc.exit_codes import ExitCode, SemcError
+from semc.flower_version import check_flower_version
 from server.child import Child
 from server.health import Health, ask_health
 from server.home import HOME_VARIABLE, Endpoint, Home
 from server.listen import Listen, check_free, listens
-from server.process import check_flower_version, flower_environment, python_module
+from server.process import flower_environment, python_module
 from server.tls import ensure_certificates, write_private
 
 _READY_SECONDS: Final = 60.0

@@ -6,14 +6,13 @@ Heavy imports (torch, flwr, ray) wait until a command needs them, so that help i
 from __future__ import annotations
 
 import json
-import sys
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from semc.exit_codes import ExitCode, SemcError
+from semc.exit_codes import ExitCode, SemcError, one_line_errors
 
 app = typer.Typer(
     help="Split a data set into hospitals and run federated studies across them on this machine.",
@@ -238,20 +237,5 @@ def _print_json(content: object) -> None:
 
 def main() -> None:
     """Run the command line; bad input ends with one line and its numbered exit code."""
-    try:
+    with one_line_errors("semc-sim"):
         app()
-    except Exception as error:
-        if "--debug" in sys.argv:
-            raise
-        known = error if isinstance(error, SemcError) else _unforeseen(error)
-        typer.echo(known.line(), err=True)
-        sys.exit(int(known.code))
-
-
-def _unforeseen(error: Exception) -> SemcError:
-    """Return a defect of this software as one line; its text may hold paths and stays out."""
-    return SemcError(
-        ExitCode.INTERNAL,
-        f"Unforeseen {type(error).__name__}.",
-        "repeat it with `semc-sim --debug ...` and report it",
-    )

@@ -12,10 +12,10 @@ from typing import Final
 
 from client.doctor.row import Row, checked, passed, skipped, warning
 from client.identity import read_identity
-from client.join import check_flower_version
 from client.lock import is_held
 from semc.config import SiteConfig
 from semc.exit_codes import ExitCode, SemcError
+from semc.flower_version import check_flower_version
 
 MIN_FREE_GB: Final = 1.0
 """Free space a small study needs for its states and logs."""

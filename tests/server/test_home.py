@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 
 from semc.exit_codes import ExitCode, SemcError
+from semc.flower_version import check_flower_version
 from server.control import last_json
 from server.events import Event, EventLog, EventReader
 from server.health import Health
 from server.home import Endpoint, Home
 from server.listen import Listen
-from server.process import check_flower_version
 from server.run_folder import RunFolder
 from server.status import read_status
 from server.submit import find_run
@@ -141,7 +141,7 @@ def test_last_json_skips_what_flower_prints_around_it() -> None:
 
 def test_another_flower_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     check_flower_version()
-    monkeypatch.setattr("server.process.version", lambda name: "1.42.0")
+    monkeypatch.setattr("semc.flower_version.version", lambda name: "1.42.0")
     with pytest.raises(SemcError) as caught:
         check_flower_version()
     assert caught.value.code is ExitCode.VERSION_MISMATCH
