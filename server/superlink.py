@@ -3,7 +3,9 @@
 Flower is pinned to one version; `tests/contracts/test_flower_server.py` fails loudly on any other. Changed
 here:
 
-* SQLite waits 300 s for a lock instead of 5 s, or a large upload ends a run with "database is locked".
+* SQLite waits 300 s for a lock instead of 5 s, or a large upload ends a run with "database is locked"; its
+  log moves into the database every 64 MiB instead of 4, and leases that ended are looked for once a second
+  instead of in every request.
 * Peers other than this machine reach `/v1/fleet/*` only; the Control API on the same port has no login.
 * The executor takes one run at a time into a process that is already warm (torch, flwr and the round loop
   imported) and ends with it; the supervisor then starts the next. Flower's own starts a new process per run,
@@ -17,11 +19,10 @@ ARGUMENTS...` or `executor ADDRESS CA SECRET`.
 from __future__ import annotations
 
 import importlib
-import ipaddress
 import logging
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from queue import Queue
 from typing import Any, Final, NoReturn
@@ -33,47 +34,28 @@ from flwr.supercore.inflatable.inflatable_utils import pull_objects
 from flwr.supercore.interceptors import RuntimeVersionHttpInterceptor, SuperExecAuthHttpInterceptor
 from flwr.supercore.logger import mirror_output_to_queue
 from flwr.supercore.runtime import RuntimeHttpClient
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.middleware import Middleware
 
+from server.door import FLEET_PATH, FleetOnly, LargePieces, OnlyBelow
 from server.process import START_FAILED, die_with
 
-BUSY_TIMEOUT_MS: Final = 300_000
+PRAGMAS: Final = {"busy_timeout": "300000", "wal_autocheckpoint": "16384"}
+"""Wait five minutes for another writer (ms); move the log into the database every 64 MiB (pages of 4 KiB)."""
+TASK_CLEANUP_SECONDS: Final = 1.0
+"""How soon after its lease ends a task counts as lost; Flower writes for it in every request, reads included."""
 FIRST_RETRY_SECONDS: Final = 0.05
-FLEET_PATH: Final = "/v1/fleet/"
+CONTROL_PATH: Final = "/v1/control/"
+PATH_OF_LAYER: Final = {
+    "ControlSensitiveResponseMiddleware": CONTROL_PATH,
+    "ControlAuthenticationMiddleware": CONTROL_PATH,
+    "ControlLicenseMiddleware": CONTROL_PATH,
+    "ControlEventLogMiddleware": CONTROL_PATH,
+    "NodeAuthMiddleware": FLEET_PATH,
+    "FleetEventLogMiddleware": FLEET_PATH,
+}
+"""Flower's layers that do nothing but below one path."""
 _ACQUIRE_TASK: Final = "/flwr.proto.Runtime/AcquireTask"
 _IDLE_POLL_SECONDS: Final = 0.2
-
-__all__ = ["FleetOnly", "limit_pulls", "run_executor", "run_superlink"]
-
-
-class FleetOnly:
-    """ASGI middleware: a peer that is not this machine sees the fleet endpoints and nothing else.
-
-    The address is the TCP peer's; forwarded-for headers are not believed. A proxy on the same machine counts
-    as local and must filter paths itself.
-    """
-
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer 404, or hand the request on."""
-        if scope["type"] in ("http", "websocket") and not _may_pass(scope):
-            await send({"type": "http.response.start", "status": 404, "headers": []})
-            await send({"type": "http.response.body", "body": b""})
-            return
-        await self._app(scope, receive, send)
-
-
-def _may_pass(scope: Scope) -> bool:
-    client = scope.get("client")
-    try:
-        local = client is not None and ipaddress.ip_address(client[0]).is_loopback
-    except ValueError:
-        local = False
-    path: str = scope["path"]
-    # ".." is not resolved by the router, but a door does not rely on what stands behind it.
-    return local or (path.startswith(FLEET_PATH) and ".." not in path)
 
 
 def run_superlink(arguments: Sequence[str]) -> None:
@@ -82,30 +64,60 @@ def run_superlink(arguments: Sequence[str]) -> None:
     Args:
         arguments: The command line after the program's name.
     """
-    set_busy_timeout()
+    tune_database()
     close_door()
     sys.argv = ["flower-superlink", *arguments]
     importlib.import_module("flwr.superlink.cli").flower_superlink()
 
 
-def set_busy_timeout() -> None:
-    """Have SQLite wait five minutes for another writer; the pragmas are read where they were imported to."""
+def tune_database() -> None:
+    """Set SQLite's pragmas where they were imported to, and look for ended tasks once a second."""
     module: Any = importlib.import_module("flwr.supercore.sql_mixin")
-    module.SQLITE_PRAGMAS = tuple(
-        (dict(module.SQLITE_PRAGMAS) | {"busy_timeout": str(BUSY_TIMEOUT_MS)}).items()
+    module.SQLITE_PRAGMAS = tuple((dict(module.SQLITE_PRAGMAS) | PRAGMAS).items())
+    state: Any = importlib.import_module("flwr.supercore.corestate.sql_corestate").SqlCoreState
+    state._cleanup_expired_task_tokens = at_most_every(
+        TASK_CLEANUP_SECONDS, state._cleanup_expired_task_tokens
     )
 
 
+def at_most_every(seconds: float, function: Callable[[Any], None]) -> Callable[[Any], None]:
+    """Return the function with calls left out that come too soon after the last one, whatever the argument."""
+    due = 0.0
+
+    def sparse(argument: Any) -> None:
+        nonlocal due
+        now = time.monotonic()
+        if now >= due:
+            due = now + seconds
+            function(argument)
+
+    return sparse
+
+
 def close_door() -> None:
-    """Put :class:`FleetOnly` around the app that Flower's command line will create."""
+    """Put the door around the app that Flower's command line will create.
+
+    Flower sends every request through nine layers; the four that only look at control paths, and the fleet's
+    two, are passed by where the path is another. That halves a request's processor time.
+    """
     main: Any = importlib.import_module("flwr.superlink.main")
-    stock = main.create_app
+    stock_app, stock_layers = main.create_app, main._get_middleware
+
+    def layers() -> list[Middleware]:
+        return [
+            Middleware(OnlyBelow, prefix=prefix, middleware=layer)
+            if (prefix := PATH_OF_LAYER.get(layer.cls.__name__))
+            else layer
+            for layer in stock_layers()
+        ]
 
     def create_app(*args: Any, **kwargs: Any) -> Any:
-        app = stock(*args, **kwargs)
+        app = stock_app(*args, **kwargs)
+        app.add_middleware(LargePieces)
         app.add_middleware(FleetOnly)
         return app
 
+    main._get_middleware = layers
     main.create_app = create_app
 
 
