@@ -82,7 +82,7 @@ class OnlyBelow:
 
     def __init__(self, app: ASGIApp, prefix: str, middleware: Middleware) -> None:
         self._app, self._prefix = app, prefix
-        self._wrapped = middleware.cls(app, *middleware.args, **middleware.kwargs)
+        self._wrapped: ASGIApp = middleware.cls(app, *middleware.args, **middleware.kwargs)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Choose the way by the path."""

@@ -98,7 +98,7 @@ def close_door() -> None:
     """Put the door around the app that Flower's command line will create.
 
     Flower sends every request through nine layers; the four that only look at control paths, and the fleet's
-    two, are passed by where the path is another. That halves a request's processor time.
+    two, are passed by where the path is another: most of a small request's time went there.
     """
     main: Any = importlib.import_module("flwr.superlink.main")
     stock_app, stock_layers = main.create_app, main._get_middleware

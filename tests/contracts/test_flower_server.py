@@ -8,6 +8,7 @@ import os
 import sqlite3
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,8 @@ import flwr
 import httpx
 import pytest
 from flwr.common.constant import ErrorCode
+from flwr.proto.fleet_pb2 import PullMessagesRequest
+from flwr.proto.node_pb2 import Node
 from flwr.proto.runtime_pb2 import AcquireTaskRequest
 from flwr.supercore.constant import TaskType
 from flwr.supercore.inflatable.inflatable_utils import pull_objects
@@ -77,16 +80,53 @@ def test_pull_limit_reaches_flower(monkeypatch: pytest.MonkeyPatch) -> None:
     assert pull_objects.__kwdefaults__["max_time"] == 12.5
 
 
-def test_sqlite_waits_five_minutes_for_a_lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def tuned(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Flower's SQL state class after `tune_database`, put back afterwards."""
     module: Any = importlib.import_module(SQL)
+    state: Any = importlib.import_module("flwr.supercore.corestate.sql_corestate").SqlCoreState
     monkeypatch.setattr(module, "SQLITE_PRAGMAS", module.SQLITE_PRAGMAS)
-    assert dict(module.SQLITE_PRAGMAS)["busy_timeout"] == "5000"
-    others = {key: value for key, value in module.SQLITE_PRAGMAS if key != "busy_timeout"}
-    superlink.set_busy_timeout()
-    assert dict(module.SQLITE_PRAGMAS) == {**others, "busy_timeout": "300000"}
+    monkeypatch.setattr(state, "_cleanup_expired_task_tokens", state._cleanup_expired_task_tokens)
+    superlink.tune_database()
+    return state
+
+
+def test_sqlite_waits_five_minutes_for_a_lock(tmp_path: Path, tuned: Any) -> None:
+    with _link_state(tmp_path).session() as session:
+        connection = session.connection()
+        assert connection.exec_driver_sql("PRAGMA busy_timeout").scalar() == 300_000
+        assert connection.exec_driver_sql("PRAGMA wal_autocheckpoint").scalar() == 16_384
+        assert connection.exec_driver_sql("PRAGMA synchronous").scalar() == 1  # Flower's own: NORMAL
+        assert connection.exec_driver_sql("PRAGMA foreign_keys").scalar() == 1
+
+
+def test_control_stock_sqlite_gives_up_after_five_seconds(tmp_path: Path) -> None:
+    """Negative control: what `tune_database` changes."""
+    with _link_state(tmp_path).session() as session:
+        connection = session.connection()
+        assert connection.exec_driver_sql("PRAGMA busy_timeout").scalar() == 5_000
+        assert connection.exec_driver_sql("PRAGMA wal_autocheckpoint").scalar() == 1_000
+
+
+def test_lost_tasks_are_looked_for_once_a_second(tmp_path: Path, tuned: Any) -> None:
+    from sqlalchemy import event
+
     state = _link_state(tmp_path)
-    with state.session() as session:
-        assert session.connection().exec_driver_sql("PRAGMA busy_timeout").scalar() == 300_000
+    updates: list[str] = []
+    event.listen(
+        state._engine,
+        "before_cursor_execute",
+        lambda *call: updates.append(call[2]) if call[2].startswith("UPDATE task") else None,
+    )
+    state._cleanup_expired_task_tokens()
+    first = len(updates)
+    assert first >= 2
+    for _ in range(20):
+        state.get_run_status({1})
+    assert len(updates) == first
+    time.sleep(superlink.TASK_CLEANUP_SECONDS)
+    state.get_run_status({1})
+    assert len(updates) == 2 * first
 
 
 def _link_state(folder: Path) -> Any:
@@ -105,7 +145,7 @@ def door() -> Iterator[Any]:
     """Flower's real app, created through the patched command-line path, with authentication on."""
     main: Any = importlib.import_module("flwr.superlink.main")
     loader = importlib.import_module("flwr.superlink.config_loader")
-    stock = main.create_app
+    stock, layers = main.create_app, main._get_middleware
     superlink.close_door()
     try:
         yield main.create_app(
@@ -136,7 +176,7 @@ def door() -> Iterator[Any]:
             sys.modules["flwr.superlink.cli.flower_superlink"].SuperLinkLifespan,
         )
     finally:
-        main.create_app = stock
+        main.create_app, main._get_middleware = stock, layers
 
 
 def _ask(
@@ -182,23 +222,29 @@ def test_control_the_door_is_what_closes(door: Any) -> None:
     assert _ask(door, "POST", "/v1/fleet/pull-messages", REMOTE) not in (404, 405)
 
 
-def test_peer_without_an_address_is_an_outsider() -> None:
-    passed: list[str] = []
+def test_layers_that_act_below_one_path_are_still_flowers(door: Any) -> None:
+    """A layer is passed by for other paths only where its own source does nothing there."""
+    main: Any = importlib.import_module("flwr.superlink.main")
+    stock = {layer.cls.__name__: layer.cls for layer in main._get_middleware.__closure__[0].cell_contents()}
+    assert set(superlink.PATH_OF_LAYER) <= set(stock)
+    for name, path in superlink.PATH_OF_LAYER.items():
+        source = inspect.getsource(stock[name].dispatch)
+        if path == superlink.CONTROL_PATH:
+            assert "_is_control_path(" in source or "_is_control_sensitive_route(" in source
+        else:
+            assert f'request.url.path.startswith("{path}")' in source
+    control: Any = importlib.import_module("flwr.superlink.routers.control.middlewares")
+    assert control._is_control_path(superlink.CONTROL_PATH)
+    assert not control._is_control_path("/v1/fleet/x")
+    assert all(path.startswith(superlink.CONTROL_PATH) for _, path in control.CONTROL_SENSITIVE_ROUTE_KEYS)
+    kept = [layer for layer in main._get_middleware() if layer.cls.__name__ != "OnlyBelow"]
+    assert len(kept) == len(stock) - len(superlink.PATH_OF_LAYER)
 
-    async def inner(scope: Any, receive: Any, send: Any) -> None:
-        passed.append(scope["path"])
 
-    async def send(message: Any) -> None:
-        pass
-
-    async def ask(client: Any, path: str) -> None:
-        await superlink.FleetOnly(inner)({"type": "http", "client": client, "path": path}, None, send)  # type: ignore[arg-type]
-
-    for client in (None, ("not an address", 1), ("::ffff:198.51.100.7", 1), REMOTE):
-        anyio.run(ask, client, "/health")
-    assert passed == []
-    anyio.run(ask, ("::1", 1), "/health")
-    assert passed == ["/health"]
+def test_fleet_asks_for_a_signature_and_control_stays_guarded(door: Any) -> None:
+    request = PullMessagesRequest(node=Node(node_id=1)).SerializeToString()
+    headers = {"content-type": PROTOBUF_MEDIA_TYPE}
+    assert _ask(door, "POST", "/v1/fleet/pull-messages", REMOTE, request, **headers) == 401
 
 
 def test_task_without_the_secret_is_refused_on_this_machine_too(door: Any) -> None:
