@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import nn
 from torch.nn import functional
 
@@ -22,6 +24,9 @@ class Evaluation:
     confusion: Confusion
     loss: float | None
     """Mean plain cross-entropy of the fused logits; None without images."""
+    probabilities_BK: NDArray[np.float32] = field(repr=False, compare=False)
+    """Softmax of the fused logits [B, K], one row an image in the order of the batches; it stays where it is computed:
+    a site answers with counts."""
 
 
 def evaluate(
@@ -36,17 +41,23 @@ def evaluate(
         device: Where to compute.
 
     Returns:
-        The confusion matrix and the mean loss.
+        The confusion matrix, the mean loss and every image's probabilities.
     """
     confusion = Confusion.empty(num_classes)
     loss_sum = 0.0
+    probabilities: list[torch.Tensor] = []
     with in_mode(network, training=False), torch.no_grad():
         for batch in batches:
             output: SEMCOutput = network(batch.images_BCHW.to(device, non_blocking=True))
             logits_BK = output.logits_BK.float().cpu()
             loss_sum += functional.cross_entropy(logits_BK, batch.labels_B.cpu(), reduction="sum").item()
+            probabilities.append(logits_BK.softmax(dim=1))
             predicted_B = logits_BK.argmax(dim=1)
             confusion += Confusion.from_predictions(
                 batch.labels_B.tolist(), predicted_B.tolist(), num_classes
             )
-    return Evaluation(confusion, loss_sum / confusion.num_examples if confusion.num_examples else None)
+    return Evaluation(
+        confusion=confusion,
+        loss=loss_sum / confusion.num_examples if confusion.num_examples else None,
+        probabilities_BK=torch.cat([torch.empty(0, num_classes), *probabilities]).numpy(),
+    )

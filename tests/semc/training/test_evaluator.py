@@ -1,10 +1,12 @@
 """Evaluation counts every image once and changes nothing."""
 
+import numpy as np
 import pytest
 import torch
 from torch.nn import functional
 
 from semc.datasets import Batch
+from semc.metrics import Confusion
 from semc.models import build_model
 from semc.training import evaluate
 from tests.semc.training.tiny import (
@@ -72,3 +74,26 @@ def test_the_mode_is_restored_after_an_error():
 def test_a_split_without_images_has_no_loss():
     found = evaluate(TinyNetwork(), [], CLASSES, CPU)
     assert (found.confusion.num_examples, found.loss) == (0, None)
+    assert found.probabilities_BK.shape == (0, CLASSES)
+
+
+def test_probabilities_are_the_softmax_of_every_image_in_row_order():
+    network = TinyNetwork()
+    batches = [*tiny_batches(2), *tiny_batches(1, seed=9, size=1)]
+    found = evaluate(network, batches, CLASSES, CPU)
+    network.eval()
+    rows = [
+        torch.exp(logits_K) / torch.exp(logits_K).sum()
+        for batch in batches
+        for image in batch.images_BCHW
+        for logits_K in network(image[None]).logits_BK.detach()
+    ]
+    assert found.probabilities_BK.dtype == np.float32
+    np.testing.assert_allclose(found.probabilities_BK, torch.stack(rows).numpy(), atol=1e-6)
+    labels = [int(label) for batch in batches for label in batch.labels_B]
+    predicted = found.probabilities_BK.argmax(axis=1).tolist()
+    assert Confusion.from_predictions(labels, predicted, CLASSES) == found.confusion
+
+
+def test_no_text_shows_probabilities():
+    assert "probabilities" not in repr(evaluate(TinyNetwork(), tiny_batches(1), CLASSES, CPU))
