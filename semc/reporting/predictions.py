@@ -81,6 +81,8 @@ class Predictions:
             raise ValueError("a row of probabilities is negative, not finite or does not sum to 1")
         if self.protocol not in PROTOCOLS or not self.arm or not self.test_site:
             raise ValueError("arm, test site and a known protocol are needed")
+        if self.protocol == "per_site" and self.model_site not in ("", self.test_site):
+            raise ValueError("another site's model belongs to the protocol cross_site")
         probabilities_BK.setflags(write=False)
         object.__setattr__(self, "probabilities_BK", probabilities_BK)
 

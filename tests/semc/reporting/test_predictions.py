@@ -78,6 +78,7 @@ def test_derived_values():
         {"probabilities_BK": np.ones((0, 3), dtype=np.float32), "labels": (), "patients": ()},
         {"protocol": "everything"},
         {"arm": ""},
+        {"model_site": "south"},
     ],
 )
 def test_what_is_no_prediction_is_refused(change):
