@@ -10,10 +10,11 @@ from semc.metrics import Confusion
 _Z_95: Final = 1.959964
 
 
-def wilson_interval(hits: int, total: int) -> tuple[float, float] | None:
+def wilson_interval(hits: float, total: int) -> tuple[float, float] | None:
     """Return Wilson's 95 % interval of a proportion, or None without trials.
 
-    It takes images as independent; several frames of one patient make the true uncertainty larger.
+    It takes images as independent; several frames of one patient make the true uncertainty larger. `hits` may be a
+    mean over seeds.
     """
     if total == 0:
         return None

@@ -6,23 +6,17 @@ the browser to fetch anything else. The same result always gives the same bytes.
 
 from __future__ import annotations
 
-import os
 from collections import Counter
-from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
-import plotly.graph_objects as go
-import plotly.io
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
-from plotly.offline import get_plotlyjs
 
-from semc.exit_codes import ExitCode, SemcError
 from semc.metrics import ClassScores, Confusion
 from semc.reporting.comparison import Comparison, compare
 from semc.reporting.intervals import accuracy_interval
+from semc.reporting.page import figure_html, flat_settings, render_page, write_page
 from semc.reporting.plots import confusion_heatmap, loss_curves, recall_bars, score_curves
 from semc.reporting.result import StudyResult
 from semc.reporting.sample_images import thumbnail
@@ -76,34 +70,15 @@ def build_report(result: StudyResult, out: Path) -> Path:
     Raises:
         SemcError: DISK where the file cannot be written, DATA_UNREADABLE where a sample image is none.
     """
-    page = render_report(result)
-    temporary = out.with_name(f".{out.name}.part")
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_text(page, encoding="utf-8")
-        os.replace(temporary, out)
-    except OSError as error:
-        raise SemcError(
-            ExitCode.DISK,
-            f"The report could not be written ({error.strerror}).",
-            "free space or choose another folder",
-        ) from error
-    return out
+    return write_page(render_report(result), out)
 
 
 def render_report(result: StudyResult) -> str:
     """Return the report's HTML."""
-    environment = Environment(
-        loader=PackageLoader("semc.reporting"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["score"] = format_score
     comparison = compare(result)
     rows = site_rows(comparison)
-    return environment.get_template("report.html.j2").render(
+    return render_page(
+        "report.html.j2",
         result=result,
         outcome=OUTCOMES[result.outcome],
         bn_mode=BN_MODES[result.bn],
@@ -118,26 +93,12 @@ def render_report(result: StudyResult) -> str:
         participation=[_participation(result, site.site, site.num_train_examples) for site in result.sites],
         samples=[(site.site, [thumbnail(image) for image in site.sample_images]) for site in result.sites],
         class_rows=_class_rows(result, comparison),
-        score_figure=_html(score_curves(result), "macro-f1") if result.rounds else None,
-        loss_figure=_html(loss_curves(result), "loss") if result.rounds else None,
-        recall_figure=_html(recall_bars(result), "recall") if comparison.pooled("federation") else None,
+        score_figure=figure_html(score_curves(result), "macro-f1") if result.rounds else None,
+        loss_figure=figure_html(loss_curves(result), "loss") if result.rounds else None,
+        recall_figure=figure_html(recall_bars(result), "recall") if comparison.pooled("federation") else None,
         matrices=_matrices(result, comparison),
-        settings=list(_flat(result.settings)),
-        absent=ABSENT,
-        plotly_js=Markup(get_plotlyjs()),  # noqa: S704 - the installed package's own file
+        settings=list(flat_settings(result.settings)),
     )
-
-
-def _html(figure: go.Figure, identifier: str) -> Markup:
-    """Return a figure as a piece of HTML that uses the page's plotly.js."""
-    html = plotly.io.to_html(
-        figure,
-        full_html=False,
-        include_plotlyjs=False,
-        div_id=identifier,
-        config={"displaylogo": False, "responsive": True, "displayModeBar": False},
-    )
-    return Markup(html)  # noqa: S704 - plotly escapes its JSON
 
 
 def _matrices(result: StudyResult, comparison: Comparison) -> list[Matrix]:
@@ -148,7 +109,7 @@ def _matrices(result: StudyResult, comparison: Comparison) -> list[Matrix]:
         Matrix(
             title=name,
             note=f"{confusion.num_examples} test images, accuracy {format_score(confusion.accuracy)}",
-            figure=_html(confusion_heatmap(confusion, result.classes), f"confusion-{number}"),
+            figure=figure_html(confusion_heatmap(confusion, result.classes), f"confusion-{number}"),
         )
         for number, (name, confusion) in enumerate(named)
         if confusion is not None
@@ -188,14 +149,3 @@ def _interval(confusion: Confusion | None) -> str:
     if confusion is None or interval is None:
         return ABSENT
     return f"{format_score(confusion.accuracy)} ({interval[0]:.2f} to {interval[1]:.2f})"
-
-
-def _flat(settings: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, str]]:
-    """Yield dotted keys and values of nested settings."""
-    for key, value in settings.items():
-        if isinstance(value, Mapping):
-            yield from _flat(value, f"{prefix}{key}.")
-        elif isinstance(value, list | tuple):
-            yield f"{prefix}{key}", ", ".join(str(item) for item in value)
-        else:
-            yield f"{prefix}{key}", ABSENT if value is None else str(value)
