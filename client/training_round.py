@@ -12,7 +12,7 @@ import math
 from collections.abc import Iterable, Iterator, Mapping
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from client.device import compute_device
 from client.local_state import LocalState, SiteState
@@ -152,6 +152,21 @@ class SiteTrainer:
             self._start_from(self._state.newest(round_number), shared)
             return {NUM_EXAMPLES: len(self._data.train), **self._counts(round_number, report)}
 
+    def model_in_use(self, shared: Mapping[str, Tensor], round_number: int) -> nn.Module:
+        """Return the network as this site would use given weights: with its own statistics, ready to answer.
+
+        Args:
+            shared: The federation's weights.
+            round_number: The local part is the one left after this round, or the newest before it.
+
+        Returns:
+            The site's one network on its device, valid until the next call of any method here.
+        """
+        with self._state.lock():
+            self._start_from(self._state.newest(round_number), shared)
+            self._measure_statistics()
+        return self._network
+
     def _start_from(self, state: SiteState | None, shared: Mapping[str, Tensor]) -> None:
         """Make network, objective and optimiser what they were after `state`, with the incoming weights.
 
@@ -190,16 +205,20 @@ class SiteTrainer:
     def _counts(self, round_number: int, report: Report) -> dict[str, MetricValue]:
         """Count the present weights' answers on the validation and the test images."""
         report(Progress("evaluating", round_number))
-        federation = self._study.federation
-        if federation.bn != "average" and federation.bn_statistics == "reestimated":
-            self._measure_statistics()
+        self._measure_statistics()
         return {
             VALIDATION_CONFUSION: self._confusion(self._data.validation),
             TEST_CONFUSION: self._confusion(self._data.test),
         }
 
     def _measure_statistics(self) -> None:
-        """Give the incoming weights batch-norm statistics of training images, the same ones every round."""
+        """Give the incoming weights batch-norm statistics of training images, the same ones every round.
+
+        Nothing is measured where statistics are averaged, or the study judges with those training left.
+        """
+        federation = self._study.federation
+        if federation.bn == "average" or federation.bn_statistics != "reestimated":
+            return
         batches = training_batches(
             self._data.train,
             self._study.data,

@@ -11,7 +11,8 @@ from typing import Any, Final
 
 from torch import Tensor
 
-from semc.checkpoint import prune, save_state
+from semc.checkpoint import latest, load_state, prune, save_state
+from semc.exit_codes import ExitCode, SemcError
 from server.run_folder import CHECKPOINT_PREFIX
 
 KEPT: Final = 3
@@ -50,3 +51,21 @@ def save_round(
     save_state(target, tensors, {"round": round_number, "digest": digest, "history": history})
     prune(folder, CHECKPOINT_PREFIX, KEPT)
     return target
+
+
+def load_model(folder: Path) -> dict[str, Tensor]:
+    """Return the global tensors of the newest checkpoint.
+
+    Args:
+        folder: The run's checkpoints.
+
+    Raises:
+        SemcError: CHECKPOINT_INVALID where there is none, or it is damaged.
+    """
+    newest = latest(folder, CHECKPOINT_PREFIX)
+    if newest is None:
+        raise SemcError(ExitCode.CHECKPOINT_INVALID, "The run has no checkpoint.", "run the study first")
+    tensors, _ = load_state(newest)
+    return {
+        name.removeprefix(_MODEL): tensor for name, tensor in tensors.items() if name.startswith(_MODEL)
+    }

@@ -1,4 +1,4 @@
-"""The local-only arm: each hospital alone, with the federation's own trainer, rounds and step budget.
+"""A site alone: the federation's own trainer, rounds and step budget, without the exchange.
 
 A site's round is the one it would run in the federation (`client.training_round`); what comes back is fed to the same
 site again instead of being averaged, so the two arms differ in nothing but the exchange.
@@ -10,10 +10,16 @@ import os
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from semc.config import StudyConfig, load_site, parse_study
 from semc.metrics import Confusion
 from semc.protocol import TEST_CONFUSION
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from client.training_round import SiteTrainer
 
 
 def local_only(study: StudyConfig, site_files: dict[str, Path], folder: Path) -> dict[str, Confusion]:
@@ -30,7 +36,7 @@ def local_only(study: StudyConfig, site_files: dict[str, Path], folder: Path) ->
     workers = min(len(site_files), 2 * (os.cpu_count() or 1))
     with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
         futures = {
-            name: pool.submit(_train_alone, study.to_yaml(), name, file, folder / name)
+            name: pool.submit(_own_confusion, study.to_yaml(), name, file, folder / name)
             for name, file in site_files.items()
         }
         return {
@@ -39,21 +45,41 @@ def local_only(study: StudyConfig, site_files: dict[str, Path], folder: Path) ->
         }
 
 
-def _train_alone(study_text: str, name: str, site_file: Path, state: Path) -> list[int]:
-    """Run all rounds of one site in this process; returns the flat test confusion."""
+def train_alone(
+    study: StudyConfig, name: str, site_file: Path, state: Path, *, threads: int | None = None
+) -> tuple[SiteTrainer, dict[str, Tensor]]:
+    """Train one site through all rounds of a study, in this process.
+
+    Args:
+        study: The study; its other sites are left out.
+        name: The site.
+        site_file: Its site file.
+        state: Folder of its state in this arm.
+        threads: CPU threads instead of the site file's.
+
+    Returns:
+        The site's trainer, and the weights after the last round.
+    """
     from client.training_round import SiteTrainer
     from semc.models import build_model
     from semc.parameter_exchange import split_parameters
 
-    federated = parse_study(study_text)
-    alone = federated.federation.model_copy(update={"sites": (name,), "quorum": None})
-    study = federated.model_copy(update={"federation": alone})
+    alone = study.federation.model_copy(update={"sites": (name,), "quorum": None})
+    study = study.model_copy(update={"federation": alone})
     site = load_site(site_file).model_copy(update={"state_directory": state})
+    if threads is not None:
+        site = site.model_copy(update={"threads": threads})
     trainer = SiteTrainer(site, study)
     shared = split_parameters(build_model(study, site.weights_directory), study.federation.bn).shared
     for round_number in range(1, study.federation.rounds + 1):
         shared = trainer.run_round(round_number, shared, judge_incoming=False).shared
-    metrics = trainer.evaluate(shared, study.federation.rounds)
-    confusion = metrics[TEST_CONFUSION]
+    return trainer, shared
+
+
+def _own_confusion(study_text: str, name: str, site_file: Path, state: Path) -> list[int]:
+    """Return the flat test confusion of a site trained alone in this process."""
+    study = parse_study(study_text)
+    trainer, shared = train_alone(study, name, site_file, state)
+    confusion = trainer.evaluate(shared, study.federation.rounds)[TEST_CONFUSION]
     assert isinstance(confusion, list)
     return [int(count) for count in confusion]

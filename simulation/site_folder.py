@@ -65,7 +65,7 @@ def write_site(folder: Path, cohort: Cohort, rows: Sequence[SourceRow], split: S
             file = row.path.relative_to(cohort.root)
             target = images / file
             target.parent.mkdir(parents=True, exist_ok=True)
-            _link(row.path, target)
+            link_image(row.path, target)
             group = "" if row.index in cohort.ungrouped else row.group
             cells = (cohort.classes[row.label], group, folder.name, row.split or "", row.acquisition)
             writer.writerow((f"images/{file.as_posix()}", *cells, row.device or row.centre, row.frame))
@@ -106,7 +106,8 @@ def _feasible(split: SplitConfig, rows: Sequence[SourceRow], num_classes: int) -
     return split.model_copy(update={"validation_fraction": 0.0})
 
 
-def _link(source: Path, target: Path) -> None:
+def link_image(source: Path, target: Path) -> None:
+    """Put an image into a site's folder: a hard link, or a copy where the file system has none."""
     try:
         os.link(source, target)
     except OSError:

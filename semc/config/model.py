@@ -15,9 +15,10 @@ _FILE_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 class ModelConfig(Section):
     """Architecture of the network; a disabled part leaves no parameters behind."""
 
-    backbone: Literal["tiny", "resnet18", "resnet34", "resnet50"] = "resnet50"
+    backbone: Literal["tiny", "small", "resnet18", "resnet34", "resnet50"] = "resnet50"
     """ResNet whose stem and stages 1-3 are shared and whose stage 4 is copied per expert (eq. 1-4); tiny = one
-    block per stage, 8 to 64 channels, for rehearsals of everything but accuracy."""
+    block per stage, 16 to 128 channels, for rehearsals of everything but accuracy; small = one block per stage, 32 to
+    256 channels, for studies of many runs without a GPU."""
     weights: str = "none"
     """none | torchvision (a file already in torch's hub cache, never downloaded) | bare name of a state dict file in
     the folder that each site (`weights_directory`) and the coordinator (SEMC_WEIGHTS_DIRECTORY) chose itself."""
@@ -80,8 +81,8 @@ class ModelConfig(Section):
     def _weights_need_a_hash(self) -> ModelConfig:
         if self.weights not in ("none", "torchvision") and self.weights_sha256 is None:
             raise ValueError("weights given by file name need weights_sha256")
-        if self.backbone == "tiny" and self.weights != "none":
-            raise ValueError("there are no pretrained weights for backbone tiny")
+        if self.backbone in ("tiny", "small") and self.weights != "none":
+            raise ValueError(f"there are no pretrained weights for backbone {self.backbone}")
         if self.weights == "none" and self.expert_init == "pretrained":
             raise ValueError("expert_init pretrained needs weights")
         return self

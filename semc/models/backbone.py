@@ -28,7 +28,7 @@ class Backbone(nn.Module):
     """ResNet up to stage 3; state keys are torchvision's.
 
     Args:
-        name: tiny | resnet18 | resnet34 | resnet50.
+        name: tiny | small | resnet18 | resnet34 | resnet50.
     """
 
     def __init__(self, name: str) -> None:

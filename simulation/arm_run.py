@@ -1,0 +1,205 @@
+"""One arm with one seed: train it, then record what every model answers on every site's test images.
+
+Federated arms run the deployed server and client apps (`simulation.run`); the two yardsticks, each site alone and all
+images in one place, run the same site trainer without them. Trained models are scored as the sites would use them.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Mapping
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from multiprocessing import get_context
+from pathlib import Path
+
+from semc.config import StudyConfig, load_site, parse_study
+from semc.metrics import Confusion
+from semc.reporting.predictions import Predictions
+from semc.reporting.result import StudyResult
+from simulation.arms import Arm
+from simulation.pooled_site import POOLED, pool_sites
+from simulation.run import SITE_FILE, Resources, prepare, run_simulation
+
+Curve = list[tuple[int, float]]
+"""(round, macro-F1) pairs."""
+_STATES = "states"
+
+
+@dataclass(frozen=True)
+class ArmRun:
+    """What one trained arm leaves behind."""
+
+    predictions: list[Predictions]
+    curves: dict[str, Curve]
+    """Site to the test macro-F1 of each round's weights; empty for arms without rounds in common."""
+    seconds: float
+
+
+@dataclass(frozen=True)
+class _Job:
+    """One model to train or load in another process, and to score; picklable."""
+
+    study_text: str
+    arm: str
+    seed: int
+    site: str
+    site_file: Path
+    state: Path
+    test_files: dict[str, Path]
+    test_sites: tuple[str, ...]
+    threads: int = 1
+    checkpoints: Path | None = None
+    """Where a federation's last weights are; None: the site trains alone first."""
+    shared_model: bool = False
+    """The model is everyone's: file it under no site's name."""
+
+
+def run_arm(
+    arm: Arm,
+    study: StudyConfig,
+    sites: Path,
+    folder: Path,
+    resources: Resources | None = None,
+    *,
+    cross_site: bool = True,
+) -> ArmRun:
+    """Train and score an arm.
+
+    Args:
+        arm: How to train.
+        study: The arm's own study (:meth:`Arm.study`).
+        sites: Folder made by `semc-sim sites`.
+        folder: New folder for everything the training writes.
+        resources: What one virtual site may use, for federated arms.
+        cross_site: Also score each site's model on all other sites' images.
+
+    Raises:
+        SemcError: Whatever preparation or the run itself refuses.
+    """
+    started = time.monotonic()
+    files = {name: sites / name / SITE_FILE for name in study.federation.sites}
+    if arm.kind == "federated":
+        predictions, curves = _federated(arm, study, sites, folder, resources, cross_site)
+    elif arm.kind == "local":
+        predictions, curves = _local(arm, study, files, folder, cross_site), {}
+    else:
+        predictions, curves = _pooled(arm, study, files, folder), {}
+    return ArmRun(predictions, curves, time.monotonic() - started)
+
+
+def _federated(
+    arm: Arm,
+    study: StudyConfig,
+    sites: Path,
+    folder: Path,
+    resources: Resources | None,
+    cross_site: bool,
+) -> tuple[list[Predictions], dict[str, Curve]]:
+    run = prepare(study, sites, folder)
+    result = run_simulation(run, resources)
+    names = study.federation.sites
+    one_model = study.federation.bn == "average"
+    jobs = [
+        _Job(
+            study_text=study.to_yaml(),
+            arm=arm.name,
+            seed=study.seed,
+            site=name,
+            site_file=run.site_file(name),
+            state=run.site_file(name).parent / "state",
+            test_files={other: run.site_file(other) for other in names},
+            test_sites=names if one_model or cross_site else (name,),
+            checkpoints=run.server_folder / "checkpoints",
+            shared_model=one_model,
+        )
+        for name in (names[:1] if one_model else names)
+    ]
+    return _in_processes(jobs), _curves(result)
+
+
+def _local(
+    arm: Arm, study: StudyConfig, files: Mapping[str, Path], folder: Path, cross_site: bool
+) -> list[Predictions]:
+    return _in_processes(
+        [
+            _Job(
+                study_text=study.to_yaml(),
+                arm=arm.name,
+                seed=study.seed,
+                site=name,
+                site_file=file,
+                state=folder / _STATES / name,
+                test_files=dict(files),
+                test_sites=tuple(files) if cross_site else (name,),
+            )
+            for name, file in files.items()
+        ]
+    )
+
+
+def _pooled(arm: Arm, study: StudyConfig, files: Mapping[str, Path], folder: Path) -> list[Predictions]:
+    """Train on all sites' images, as many in all as the sites see together."""
+    return _in_processes(
+        [
+            _Job(
+                study_text=pooled_study(study).to_yaml(),
+                arm=arm.name,
+                seed=study.seed,
+                site=POOLED,
+                site_file=pool_sites(study, files, folder / POOLED),
+                state=folder / _STATES / POOLED,
+                test_files=dict(files),
+                test_sites=tuple(files),
+                threads=os.cpu_count() or 1,
+                shared_model=True,
+            )
+        ]
+    )
+
+
+def pooled_study(study: StudyConfig) -> StudyConfig:
+    """Return the study of the pooled site: each round has the steps of all sites together."""
+    training = study.training
+    if training.local_steps is None:  # an epoch over all images is all sites' epochs
+        return study
+    steps = training.local_steps * len(study.federation.sites)
+    return study.model_copy(update={"training": training.model_copy(update={"local_steps": steps})})
+
+
+def _in_processes(jobs: list[_Job]) -> list[Predictions]:
+    """Run every job in a fresh process, as many at a time as there are cores."""
+    workers = min(len(jobs), os.cpu_count() or 1)
+    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+        return [record for records in pool.map(_answers, jobs) for record in records]
+
+
+def _answers(job: _Job) -> list[Predictions]:
+    """Obtain one model and score it, in this process."""
+    from client.training_round import SiteTrainer
+    from semc.wire import pack, unpack
+    from server.round_checkpoint import load_model
+    from simulation.local_only import train_alone
+    from simulation.scoring import ModelName, Scorer
+
+    study = parse_study(job.study_text)
+    if job.checkpoints is None:
+        trainer, shared = train_alone(study, job.site, job.site_file, job.state, threads=job.threads)
+    else:
+        trainer = SiteTrainer(load_site(job.site_file), study)
+        dtype = study.federation.wire_dtype  # what a site would receive
+        shared = unpack(pack(load_model(job.checkpoints), dtype), trainer.shared_shapes, dtype)
+    network = trainer.model_in_use(shared, study.federation.rounds)
+    name = ModelName(job.arm, job.seed, "" if job.shared_model else job.site)
+    return Scorer(study, job.test_files).score(network, name, job.test_sites)
+
+
+def _curves(result: StudyResult) -> dict[str, Curve]:
+    curves: dict[str, Curve] = {}
+    for item in result.rounds:
+        for site, counts in item.test.items():
+            score = Confusion.from_list(counts, len(result.classes)).macro_f1
+            if score is not None:
+                curves.setdefault(site, []).append((item.round, score))
+    return curves
