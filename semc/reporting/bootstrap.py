@@ -77,6 +77,11 @@ class Difference:
             return 0
         return 1 if low > 0 else -1
 
+    @property
+    def steady(self) -> bool:
+        """Whether no seed alone points the other way; the draws of patients cannot see the chance in training."""
+        return all(value * self.estimate.value >= 0 for value in self.estimate.by_seed)
+
 
 @dataclass(frozen=True)
 class GapClosed:

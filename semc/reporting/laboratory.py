@@ -29,6 +29,7 @@ from semc.reporting.page import figure_html, flat_settings, render_page, write_p
 from semc.reporting.plots import confusion_heatmap
 from semc.reporting.sample_images import thumbnail
 from semc.reporting.text_table import DOWN, UP, TextTable
+from semc.reporting.verdict import Verdict
 
 __all__ = [
     "CentreKind",
@@ -62,10 +63,8 @@ class Answer:
     """One question of the page and what the figures say to it."""
 
     question: str
-    kind: str
     headline: str
-    sentence: str
-    caution: str
+    verdict: Verdict
 
 
 def build_laboratory_report(contents: LaboratoryContents, path: Path) -> Path:
@@ -123,16 +122,10 @@ def _answers(findings: Findings) -> list[Answer]:
     """Return the questions the predictions can answer."""
     asked = (
         ("Together or each alone?", findings.arms),
-        ("And at a hospital that took no part?", findings.left_out),
+        ("And at a centre that took no part?", findings.left_out),
     )
     return [
-        Answer(
-            question=question,
-            kind=part.verdict.answer,
-            headline=HEADLINES[part.verdict.answer],
-            sentence=part.verdict.sentence,
-            caution=part.verdict.caution,
-        )
+        Answer(question, HEADLINES[part.verdict.answer], part.verdict)
         for question, part in asked
         if part is not None
     ]
@@ -142,7 +135,7 @@ def _facts(contents: LaboratoryContents, sites: list[str]) -> list[tuple[str, st
     """Return number and name of what was compared."""
     counts = contents.site_counts.values()
     return [
-        (str(len(contents.site_counts) or len(sites)), "hospitals"),
+        (str(len(contents.site_counts) or len(sites)), "centres"),
         (str(sum(item.num_train_images for item in counts)), "training images"),
         (str(sum(item.num_test_images for item in counts)), "test images"),
         (str(len(contents.classes)), "classes"),
@@ -181,11 +174,7 @@ def _confusions(part: Part, key: str, classes: list[str]) -> list[Picture]:
     for number, (name, records) in enumerate(part.groups.items()):
         confusion = Confusion(np.sum([record.confusion.counts for record in records], axis=0))
         seeds = len({record.seed for record in records})
-        note = (
-            f"all hospitals, {seeds} seeds: every image counts {seeds} times"
-            if seeds > 1
-            else "all hospitals"
-        )
+        note = f"all centres, {seeds} seeds: every image counts {seeds} times" if seeds > 1 else "all centres"
         figure = figure_html(confusion_heatmap(confusion, classes), f"confusion-{key}-{number}")
         pictures.append(Picture(_named(name, key), note, figure))
     return pictures

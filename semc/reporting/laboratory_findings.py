@@ -1,4 +1,4 @@
-"""What a comparison of arms, or a study that leaves hospitals out, has to show: its contents and its findings.
+"""What a comparison of arms, or a study that leaves centres out, has to show: its contents and its findings.
 
 Findings are computed once, from the recorded predictions alone, and shown as page, Markdown and CSV.
 """
@@ -45,12 +45,12 @@ PHANTOM: Final = (
     "anything about patients or clinical use."
 )
 COVERAGE: Final = (
-    f"Intervals: {NUM_RESAMPLES} draws of patients with replacement within each hospital, each with all its images, "
+    f"Intervals: {NUM_RESAMPLES} draws of patients with replacement within each centre, each with all its images, "
     "the same draw for all arms, conditions and seeds; 2.5th to 97.5th percentile. They cover which patients happened "
     "to be tested. They cover neither the chance in training, for which the spread between seeds stands beside them, "
-    "nor which hospitals took part, nor choices made after looking. Many comparisons are shown: of twenty with no "
-    "true difference, about one interval leaves out zero by chance. The interval of a worst hospital is that of the "
-    "lowest hospital of each draw and leans low."
+    "nor which centres took part, nor choices made after looking. Many comparisons are shown: of twenty with no "
+    "true difference, about one interval leaves out zero by chance. The interval of a worst centre is that of the "
+    "lowest centre of each draw and leans low."
 )
 
 
@@ -146,8 +146,9 @@ def laboratory_markdown(contents: LaboratoryContents) -> str:
     findings = find(contents)
     lines = [f"# {contents.title}", contents.question]
     for part in findings.parts:
-        lines += [part.verdict.sentence, part.verdict.caution]
-    lines += [centres_in_words(contents), *(["", PHANTOM] if contents.phantom else [])]
+        details = "\n".join(f"- {detail}" for detail in part.verdict.details)
+        lines += [part.verdict.sentence, details, part.verdict.caution]
+    lines += [centres_in_words(contents), *([PHANTOM] if contents.phantom else [])]
     lines += [table.markdown().rstrip() for table in findings.tables()]
     return "\n\n".join(line for line in [*lines, COVERAGE] if line) + "\n"
 

@@ -25,6 +25,7 @@ from semc.reporting.text_table import (
     format_estimate,
     format_paired,
     format_score,
+    format_share,
     format_spread,
 )
 
@@ -51,9 +52,9 @@ class SiteCounts:
 def data_table(site_counts: Mapping[str, SiteCounts], classes: Sequence[str]) -> TextTable:
     """Return images, patients and class counts of every site side by side."""
     return TextTable(
-        title="What each hospital has",
-        caption="Images of each class: training, validation and test together. 0 = the hospital has none of it.",
-        columns=("hospital", "train images", "train patients", "test images", "test patients", *classes),
+        title="What each centre has",
+        caption="Images of each class: training, validation and test together. 0 = the centre has none of it.",
+        columns=("centre", "train images", "train patients", "test images", "test patients", *classes),
         rows=tuple(
             (
                 site,
@@ -91,19 +92,21 @@ def arms_table(arms: PatientBootstrap, local: str, pooled: str, baseline: str) -
                 str(arms.num_seeds(name)),
                 format_estimate(mean),
                 format_spread(mean.spread if mean is not None else None),
-                f"{format_estimate(worst.estimate)} {worst.site}, n = {worst.num_images}"
+                f"{worst.site} {format_estimate(worst.estimate)}, n = {worst.num_images}"
                 if worst
                 else ABSENT,
                 *(_against(arms, name, other) for other in (local, baseline)),
-                _gap(arms, name, local, pooled) if has_gap and name not in (local, pooled) else ABSENT,
+                format_share(arms.gap_closed(name, local, pooled).share)
+                if has_gap and name not in (local, pooled)
+                else ABSENT,
             )
         )
     return TextTable(
         title="Arms",
         caption=" ".join(
             [
-                f"Macro-F1, mean over {len(arms.sites)} hospitals and the seeds. {_INTERVAL}",
-                f"Worst: of the hospitals with at least {MIN_RANKED_IMAGES} test images.",
+                f"Macro-F1, mean over {len(arms.sites)} centres and the seeds. {_INTERVAL}",
+                f"Worst: of the centres with at least {MIN_RANKED_IMAGES} test images.",
                 *(f"Gap closed: none, {reason}." for reason in reasons),
             ]
         ),
@@ -112,7 +115,7 @@ def arms_table(arms: PatientBootstrap, local: str, pooled: str, baseline: str) -
             "seeds",
             "mean macro-F1",
             "lowest to highest seed",
-            "worst hospital",
+            "worst centre",
             f"against {local}",
             f"against {baseline}",
             f"gap from {local} to {pooled} closed",
@@ -133,7 +136,7 @@ def sites_table(groups: PatientBootstrap, what: str) -> TextTable:
         f"{site} (n = {groups.num_images(site)}, {groups.num_patients(site)} patients)" for site in sites
     ]
     return TextTable(
-        title=f"Every {what} at every hospital",
+        title=f"Every {what} at every centre",
         caption=f"Macro-F1, mean over seeds. {_INTERVAL} No bracket: too few patients. {ABSENT} = not scored.",
         columns=(what, *columns),
         rows=tuple(
@@ -156,12 +159,12 @@ def left_out_table(conditions: PatientBootstrap) -> TextTable:
                 format_estimate(mean),
                 format_spread(mean.spread if mean is not None else None),
                 format_paired(difference),
-                f"{difference.share_above_zero:.0%}" if difference is not None else ABSENT,
+                f"{100 * difference.share_above_zero:.0f} %" if difference is not None else ABSENT,
             )
         )
     return TextTable(
-        title="A hospital that took no part",
-        caption=f"Macro-F1 at each left-out hospital, mean over seeds. {_INTERVAL} Last column: share of the draws in "
+        title="A centre that took no part",
+        caption=f"Macro-F1 at each left-out centre, mean over seeds. {_INTERVAL} Last column: share of the draws in "
         "which the condition is better than no adaptation.",
         columns=(
             "condition",
@@ -181,7 +184,7 @@ def planes_table(groups: Groups, classes: Sequence[str], what: str) -> TextTable
     support = [max(rows[k].num_images for rows in recalls.values()) for k in range(len(classes))]
     return TextTable(
         title=f"Recall of every plane, {what} by {what}",
-        caption="Share of the images of a plane that were found, over all hospitals' test images (n), mean over seeds. "
+        caption="Share of the images of a plane that were found, over all centres' test images (n), mean over seeds. "
         "In brackets: Wilson's 95 % interval, which takes images as independent; frames of one patient make the true "
         "one wider.",
         columns=("plane", "n", *recalls),
@@ -205,8 +208,8 @@ def plane_sites_table(name: str, records: Sequence[Predictions], classes: Sequen
         ranks = rank_among([(item.recall, item.num_images) for item in row])
         rows.append((plane, *(_ranked(item, rank) for item, rank in zip(row, ranks, strict=True))))
     return TextTable(
-        title=f"Recall of every plane at every hospital: {name}",
-        caption=f"Share found (Wilson's 95 % interval), test images n, rank among hospitals; no rank below "
+        title=f"Recall of every plane at every centre: {name}",
+        caption=f"Share found (Wilson's 95 % interval), test images n, rank among centres; no rank below "
         f"{MIN_RANKED_IMAGES} images, where any order is chance.",
         columns=("plane", *sites),
         rows=tuple(rows),
@@ -234,7 +237,7 @@ def calibration_table(groups: Groups, what: str) -> TextTable:
 def cross_site_table(cross: CrossSite) -> TextTable:
     """Return one arm's macro-F1 of every site's model at every site."""
     return TextTable(
-        title=f"Every hospital's model at every hospital: {cross.arm}",
+        title=f"Every centre's model at every centre: {cross.arm}",
         caption="Macro-F1, mean over seeds. Row: whose model; column: whose test images.",
         columns=("model of", *cross.test_sites),
         rows=tuple(
@@ -250,13 +253,6 @@ def _against(arms: PatientBootstrap, name: str, other: str) -> str:
         if other not in arms.names or other == name
         else format_paired(arms.paired_difference(name, other))
     )
-
-
-def _gap(arms: PatientBootstrap, name: str, local: str, pooled: str) -> str:
-    share = arms.gap_closed(name, local, pooled).share
-    if share is None or share.low is None or share.high is None:
-        return ABSENT
-    return f"{share.value:.0%} ({share.low:.0%} to {share.high:.0%})"
 
 
 def _recall(row: PlaneRecall) -> str:

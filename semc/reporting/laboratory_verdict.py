@@ -1,6 +1,7 @@
 """The sentences the laboratory ends with, made from its figures: what holds, what does not, what cannot be told.
 
-An answer is yes or no only where the interval of a paired difference leaves out zero. The arm that is judged is named
+An answer is yes or no only where the interval of a paired difference leaves out zero and no seed alone points the
+other way. The arm that is judged is named
 before anyone looks at the figures; the highest arm is named beside it, as the choice of it is flattered.
 """
 
@@ -11,19 +12,20 @@ from typing import Literal
 from semc.reporting.bootstrap import MIN_INTERVAL_PATIENTS, Difference, Estimate, PatientBootstrap
 from semc.reporting.comparison import MIN_RANKED_IMAGES
 from semc.reporting.groups import LOCAL, UNADAPTED, is_yardstick
+from semc.reporting.text_table import format_share
 from semc.reporting.verdict import Verdict
 
 
 def judge_arms(arms: PatientBootstrap, main_arm: str, local: str, pooled: str) -> Verdict:
-    """Say whether the main arm beats training alone across the hospitals.
+    """Say whether the main arm beats training alone across the centres.
 
-    `yes`: surely better in the mean and its worst hospital no lower; `partly`: surely better in the mean, but its worst
-    hospital is lower; `no`: surely worse; `unclear`: the interval holds zero; `unknown`: nothing to compare with.
+    `yes`: surely better in the mean and its worst centre no lower; `partly`: surely better in the mean, but its worst
+    centre is lower; `no`: surely worse; `unclear`: the interval holds zero; `unknown`: nothing to compare with.
     """
     mean = arms.mean(main_arm) if main_arm in arms.names else None
     if mean is None:
-        return Verdict("unknown", "No hospital was scored by every arm, so the arms cannot be compared.", "")
-    count = f"{len(arms.sites)} hospital{'s' if len(arms.sites) != 1 else ''}"
+        return Verdict("unknown", "No centre was scored by every arm, so the arms cannot be compared.", "")
+    count = f"{len(arms.sites)} centre{'s' if len(arms.sites) != 1 else ''}"
     reached = f"Together ({main_arm}), {count} reach a mean macro-F1 of {_in_words(mean)}"
     difference = arms.paired_difference(main_arm, local) if local in arms.names else None
     alone = arms.mean(local) if local in arms.names else None
@@ -38,28 +40,25 @@ def judge_arms(arms: PatientBootstrap, main_arm: str, local: str, pooled: str) -
     if worst is not None and worst_alone is not None:
         floor = worst.estimate.value - worst_alone.estimate.value
         parts.append(
-            f"The weakest hospital has {worst.estimate.value:.3f} ({worst.site}, n = {worst.num_images}); alone, the "
+            f"The weakest centre has {worst.estimate.value:.3f} ({worst.site}, n = {worst.num_images}); alone, the "
             f"weakest has {worst_alone.estimate.value:.3f} ({worst_alone.site}, n = {worst_alone.num_images})."
         )
-    parts += [
-        *_losers(arms, main_arm, local),
-        *_gap(arms, main_arm, local, pooled),
-        *_highest(arms, main_arm),
-    ]
+    parts += _gap(arms, main_arm, local, pooled)
+    details = (*_by_seed(difference), *_centre_by_centre(arms, main_arm, local), *_highest(arms, main_arm))
     answer: Literal["yes", "partly", "no", "unclear"]
-    if difference.sign == 0:
+    if difference.sign == 0 or not difference.steady:
         answer = "unclear"
     elif difference.sign < 0:
         answer = "no"
     else:
         answer = "yes" if floor >= 0 else "partly"
-    return Verdict(answer, " ".join(parts), caution)
+    return Verdict(answer, " ".join(parts), caution, details)
 
 
 def judge_left_out(conditions: PatientBootstrap, main_arm: str) -> Verdict:
-    """Say whether a model serves a hospital that took no part in its training, and what adapting it changes.
+    """Say whether a model serves a centre that took no part in its training, and what adapting it changes.
 
-    Compared with what that hospital reaches alone: `yes` surely better without adaptation; `partly` surely better only
+    Compared with what that centre reaches alone: `yes` surely better without adaptation; `partly` surely better only
     after one; `no` surely worse; `unclear` otherwise; `unknown` where training alone was not run.
     """
     names = conditions.names
@@ -67,36 +66,42 @@ def judge_left_out(conditions: PatientBootstrap, main_arm: str) -> Verdict:
     unadapted, local = f"{UNADAPTED}{end}", LOCAL if LOCAL in names else f"{LOCAL}{end}"
     mean = conditions.mean(unadapted) if unadapted in names else None
     if mean is None:
-        return Verdict("unknown", "No unadapted model was scored at every left-out hospital.", "")
+        return Verdict("unknown", "No unadapted model was scored at every left-out centre.", "")
     parts = [
-        f"At a hospital that took no part in training, the model as it is reaches a mean macro-F1 of "
-        f"{_in_words(mean)} over {len(conditions.sites)} left-out hospitals."
+        f"At a centre that took no part in training, the model as it is reaches a mean macro-F1 of "
+        f"{_in_words(mean)} over {len(conditions.sites)} left-out centres."
     ]
     adapted = [name for name in names if name not in (unadapted, local) and _is_adaptation(name, end)]
-    for name in adapted:
-        change = conditions.paired_difference(name, unadapted)
-        if change is not None:
-            parts.append(f"{name} changes it by {_signed(change.estimate)}{_told_apart(change)}.")
+    changes = [
+        f"{name} changes the model as it is by {_signed(change.estimate)}{_told_apart(change)}."
+        for name in adapted
+        if (change := conditions.paired_difference(name, unadapted)) is not None
+    ]
     alone = conditions.mean(local) if local in names else None
     against = conditions.paired_difference(unadapted, local) if local in names else None
     if alone is None or against is None:
-        parts.append("What such a hospital reaches alone was not run.")
-        return Verdict("unknown", " ".join(parts), _caution(conditions))
-    parts.insert(1, f"On its own images alone such a hospital reaches {_in_words(alone)}. {_paired(against)}")
+        parts.append("What such a centre reaches alone was not run.")
+        return Verdict("unknown", " ".join(parts), _caution(conditions), tuple(changes))
+    parts.append(f"On its own images alone such a centre reaches {_in_words(alone)}. {_paired(against)}")
     better = [
         name
         for name in adapted
-        if (found := conditions.paired_difference(name, local)) is not None and found.sign > 0
+        if (found := conditions.paired_difference(name, local)) is not None
+        and found.sign > 0
+        and found.steady
     ]
+    if better:
+        parts.append(
+            f"Adapted, it is better than alone, with an interval that leaves out zero: {', '.join(better)}."
+        )
     answer: Literal["yes", "partly", "no", "unclear"]
-    if against.sign > 0:
+    if against.sign > 0 and against.steady:
         answer = "yes"
     elif better:
         answer = "partly"
-        parts.append(f"Better than alone, with an interval that leaves out zero: {', '.join(better)}.")
     else:
-        answer = "no" if against.sign < 0 else "unclear"
-    return Verdict(answer, " ".join(parts), _caution(conditions))
+        answer = "no" if against.sign < 0 and against.steady else "unclear"
+    return Verdict(answer, " ".join(parts), _caution(conditions), (*_by_seed(against), *changes))
 
 
 def _is_adaptation(name: str, end: str) -> bool:
@@ -106,8 +111,8 @@ def _is_adaptation(name: str, end: str) -> bool:
     )
 
 
-def _losers(arms: PatientBootstrap, main_arm: str, local: str) -> list[str]:
-    """Name the hospitals where training alone is surely better, and how many cannot be told."""
+def _centre_by_centre(arms: PatientBootstrap, main_arm: str, local: str) -> list[str]:
+    """Name the centres where training alone is surely better, and how many cannot be told."""
     signs = {
         site: found.sign
         for site in arms.sites
@@ -115,7 +120,7 @@ def _losers(arms: PatientBootstrap, main_arm: str, local: str) -> list[str]:
     }
     worse = [site for site, sign in signs.items() if sign < 0]
     better, open_ = sum(sign > 0 for sign in signs.values()), sum(sign == 0 for sign in signs.values())
-    text = f"Hospital by hospital, it is better at {better} of {len(signs)}, not told apart at {open_}"
+    text = f"Centre by centre, it is better at {better} of {len(signs)}, not told apart at {open_}"
     names = f" ({', '.join(worse)})" if worse else ""
     return [f"{text}, worse at {len(worse)}{names}."]
 
@@ -125,11 +130,10 @@ def _gap(arms: PatientBootstrap, main_arm: str, local: str, pooled: str) -> list
     if pooled not in arms.names or main_arm == pooled:
         return []
     gap = arms.gap_closed(main_arm, local, pooled)
-    if gap.share is None or gap.share.low is None or gap.share.high is None:
+    if gap.share is None:
         return [f"Which share of the gap to pooled images it closes cannot be said: {gap.reason}."]
     return [
-        f"Of the gap from training alone to one model on pooled images it closes {gap.share.value:.0%} "
-        f"({gap.share.low:.0%} to {gap.share.high:.0%})."
+        f"Of the gap from training alone to one model on pooled images it closes {format_share(gap.share)}."
     ]
 
 
@@ -191,7 +195,14 @@ def _paired(difference: Difference) -> str:
         0: "the interval does not leave out zero, so the difference can be chance",
         -1: "the interval lies below zero",
     }[difference.sign]
-    return f"Difference on the same patients: {_signed(difference.estimate)}; {ending}."
+    turns = "" if difference.steady else " Its sign hangs on the seed, so it is not settled."
+    return f"Difference on the same patients: {_signed(difference.estimate)}; {ending}.{turns}"
+
+
+def _by_seed(difference: Difference) -> list[str]:
+    """Say what the seeds alone say."""
+    spread = difference.estimate.spread
+    return [] if spread is None else [f"Seed by seed the difference is {spread[0]:+.3f} to {spread[1]:+.3f}."]
 
 
 def _told_apart(difference: Difference) -> str:

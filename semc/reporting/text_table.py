@@ -61,6 +61,13 @@ def format_paired(difference: Difference | None) -> str:
     return f"{estimate.value:+.3f} ({estimate.low:+.3f} to {estimate.high:+.3f}){arrow}"
 
 
+def format_share(share: Estimate | None) -> str:
+    """Return "54 % (35 to 75 %)", or a dash."""
+    if share is None or share.low is None or share.high is None:
+        return ABSENT
+    return f"{100 * share.value:.0f} % ({100 * share.low:.0f} to {100 * share.high:.0f} %)"
+
+
 def format_spread(spread: tuple[float, float] | None) -> str:
     """Return lowest and highest seed, or a dash for a single one."""
     return ABSENT if spread is None else f"{spread[0]:.3f} to {spread[1]:.3f}"

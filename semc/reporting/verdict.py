@@ -18,6 +18,8 @@ class Verdict:
     sentence: str
     caution: str
     """What limits the answer."""
+    details: tuple[str, ...] = ()
+    """Further sentences, for who wants to know more."""
 
 
 def judge(comparison: Comparison) -> Verdict:
