@@ -50,7 +50,8 @@ COVERAGE: Final = (
     "to be tested. They cover neither the chance in training, for which the spread between seeds stands beside them, "
     "nor which centres took part, nor choices made after looking. Many comparisons are shown: of twenty with no "
     "true difference, about one interval leaves out zero by chance. The interval of a worst centre is that of the "
-    "lowest centre of each draw and leans low."
+    "lowest centre of each draw and leans low. Few patients make intervals too narrow: in simulated tests of one "
+    "centre they held the true difference of two arms about 90 times in 100 with 10 patients and 94 times with 80, not 95."
 )
 
 

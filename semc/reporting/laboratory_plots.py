@@ -7,9 +7,10 @@ from typing import Final
 
 import plotly.graph_objects as go
 
-from semc.reporting.bootstrap import Estimate, PatientBootstrap
+from semc.reporting.bootstrap import PatientBootstrap
 from semc.reporting.calibration import reliability
 from semc.reporting.cross_site import CrossSite
+from semc.reporting.estimate import Estimate
 from semc.reporting.plots import SHADES, bare_figure, line_style
 from semc.reporting.predictions import Predictions
 

@@ -51,9 +51,12 @@ class SiteCounts:
 
 def data_table(site_counts: Mapping[str, SiteCounts], classes: Sequence[str]) -> TextTable:
     """Return images, patients and class counts of every site side by side."""
+    untested = [site for site, counts in site_counts.items() if not counts.num_test_images]
+    unscored = f" Without a test image, so in no score: {', '.join(untested)}." if untested else ""
     return TextTable(
         title="What each centre has",
-        caption="Images of each class: training, validation and test together. 0 = the centre has none of it.",
+        caption="Images of each class: training, validation and test together. 0 = the centre has none of it."
+        f"{unscored}",
         columns=("centre", "train images", "train patients", "test images", "test patients", *classes),
         rows=tuple(
             (

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 from typing import Literal
 
-from semc.reporting.bootstrap import MIN_INTERVAL_PATIENTS, Difference, Estimate, PatientBootstrap
+from semc.reporting.bootstrap import MIN_INTERVAL_PATIENTS, PatientBootstrap
 from semc.reporting.comparison import MIN_RANKED_IMAGES
+from semc.reporting.estimate import Difference, Estimate
 from semc.reporting.groups import LOCAL, UNADAPTED, is_yardstick
 from semc.reporting.text_table import format_share
 from semc.reporting.verdict import Verdict

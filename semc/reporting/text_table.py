@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from semc.reporting.bootstrap import Difference, Estimate
+from semc.reporting.estimate import Difference, Estimate
 
 ABSENT: Final = "–"
 UP: Final = "↑"

@@ -19,7 +19,13 @@ from semc.reporting.laboratory import (
     render_laboratory_report,
 )
 from semc.reporting.laboratory_findings import PHANTOM, find
-from semc.reporting.laboratory_tables import arms_table, calibration_table, left_out_table, plane_sites_table
+from semc.reporting.laboratory_tables import (
+    arms_table,
+    calibration_table,
+    data_table,
+    left_out_table,
+    plane_sites_table,
+)
 from semc.reporting.laboratory_verdict import judge_arms, judge_left_out
 from semc.reporting.text_table import ABSENT, TextTable
 from tests.semc.reporting.made_predictions import CLASSES, SITES, compared, crossed, left_out, made
@@ -186,6 +192,14 @@ def test_a_gap_that_may_not_be_there_is_a_dash_with_its_reason():
     table = arms_table(upside_down, "local", "pooled", "fedavg")
     assert _cell(table, "fedavg", "gap from local to pooled closed") == ABSENT
     assert "Gap closed: none, pooled is not above local." in table.caption
+
+
+def test_a_centre_without_test_images_is_told():
+    caption = data_table(
+        {"north": SiteCounts(9, 3, None, None, {}), "south": SiteCounts(9, 0, 2, 0, {})}, CLASSES
+    )
+    assert caption.caption.endswith("Without a test image, so in no score: south.")
+    assert caption.rows[0] == ("north", "9", ABSENT, "3", ABSENT, "0", "0", "0")
 
 
 def test_planes_with_few_images_are_shown_but_not_ranked():
