@@ -9,7 +9,7 @@ from semc.reporting.predictions import Predictions
 
 
 @dataclass(frozen=True)
-class CrossSite:
+class CrossSiteMatrix:
     """One arm's matrix of macro-F1, mean over seeds."""
 
     arm: str
@@ -19,7 +19,7 @@ class CrossSite:
     """Rows in the order of `model_sites`; None where a model was not scored."""
 
 
-def cross_site_matrices(predictions: Sequence[Predictions]) -> list[CrossSite]:
+def cross_site_matrices(predictions: Sequence[Predictions]) -> list[CrossSiteMatrix]:
     """Return the matrix of every arm that has records of the protocol cross_site.
 
     The diagonal, a site's own model at home, comes from the protocol per_site where cross_site lacks it.
@@ -28,7 +28,7 @@ def cross_site_matrices(predictions: Sequence[Predictions]) -> list[CrossSite]:
     return [_matrix(arm, predictions) for arm in arms]
 
 
-def _matrix(arm: str, predictions: Sequence[Predictions]) -> CrossSite:
+def _matrix(arm: str, predictions: Sequence[Predictions]) -> CrossSiteMatrix:
     cells: dict[tuple[str, str], list[float]] = {}
     own = [record for record in predictions if record.arm == arm]
     crossed = [record for record in own if record.protocol == "cross_site"]
@@ -47,7 +47,7 @@ def _matrix(arm: str, predictions: Sequence[Predictions]) -> CrossSite:
     test_sites = _in_order([record.test_site for record in predictions], [at for _, at in cells])
     model_sites = _in_order(test_sites, [model for model, _ in cells])
     means = {key: sum(scores) / len(scores) for key, scores in cells.items()}
-    return CrossSite(
+    return CrossSiteMatrix(
         arm=arm,
         model_sites=model_sites,
         test_sites=test_sites,

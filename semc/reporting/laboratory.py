@@ -11,7 +11,7 @@ import numpy as np
 from markupsafe import Markup
 
 from semc.metrics import Confusion
-from semc.reporting.cross_site import CrossSite
+from semc.reporting.cross_site import CrossSiteMatrix
 from semc.reporting.laboratory_findings import (
     COVERAGE,
     PHANTOM,
@@ -134,10 +134,13 @@ def _answers(findings: Findings) -> list[Answer]:
 def _facts(contents: LaboratoryContents, sites: list[str]) -> list[tuple[str, str]]:
     """Return number and name of what was compared."""
     counts = contents.site_counts.values()
-    return [
-        (str(len(contents.site_counts) or len(sites)), "centres"),
+    images = [
         (str(sum(item.num_train_images for item in counts)), "training images"),
         (str(sum(item.num_test_images for item in counts)), "test images"),
+    ]
+    return [
+        (str(len(contents.site_counts) or len(sites)), "centres"),
+        *(images if contents.site_counts else []),
         (str(len(contents.classes)), "classes"),
         (str(len({record.arm for record in contents.predictions})), "arms"),
         (str(len({record.seed for record in contents.predictions})), "seeds"),
@@ -157,7 +160,7 @@ def _curves(contents: LaboratoryContents, sites: list[str]) -> list[Picture]:
     ]
 
 
-def _cross_site(cross: CrossSite, number: int) -> tuple[Picture, TextTable]:
+def _cross_site(cross: CrossSiteMatrix, number: int) -> tuple[Picture, TextTable]:
     figure = figure_html(cross_site_heatmap(cross), f"cross-site-{number}")
     return Picture(cross.arm, "", figure), cross_site_table(cross)
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
 from semc.reporting.bootstrap import NUM_RESAMPLES, PatientBootstrap
-from semc.reporting.cross_site import CrossSite, cross_site_matrices
+from semc.reporting.cross_site import CrossSiteMatrix, cross_site_matrices
 from semc.reporting.groups import LOCAL, POOLED, arm_groups, condition_groups, is_yardstick
 from semc.reporting.laboratory_plots import Curves
 from semc.reporting.laboratory_tables import (
@@ -51,7 +51,8 @@ COVERAGE: Final = (
     "nor which centres took part, nor choices made after looking. Many comparisons are shown: of twenty with no "
     "true difference, about one interval leaves out zero by chance. The interval of a worst centre is that of the "
     "lowest centre of each draw and leans low. Few patients make intervals too narrow: in simulated tests of one "
-    "centre they held the true difference of two arms about 90 times in 100 with 10 patients and 94 times with 80, not 95."
+    "centre they held the true difference of two arms about 90 times in 100 with 10 patients and 94 times with 80, "
+    "not 95."
 )
 
 
@@ -113,7 +114,7 @@ class Findings:
     """None where no arm was scored site by site."""
     left_out: Part | None
     """None where no centre was left out."""
-    cross_site: tuple[CrossSite, ...]
+    cross_site: tuple[CrossSiteMatrix, ...]
 
     @property
     def parts(self) -> tuple[Part, ...]:

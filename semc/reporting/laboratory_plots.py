@@ -9,7 +9,7 @@ import plotly.graph_objects as go
 
 from semc.reporting.bootstrap import PatientBootstrap
 from semc.reporting.calibration import reliability
-from semc.reporting.cross_site import CrossSite
+from semc.reporting.cross_site import CrossSiteMatrix
 from semc.reporting.estimate import Estimate
 from semc.reporting.plots import SHADES, bare_figure, line_style
 from semc.reporting.predictions import Predictions
@@ -80,7 +80,7 @@ def arm_curves(curves: Curves, site: str) -> go.Figure:
     return figure
 
 
-def cross_site_heatmap(cross: CrossSite) -> go.Figure:
+def cross_site_heatmap(cross: CrossSiteMatrix) -> go.Figure:
     """Return macro-F1 of every site's model (row) on every site's test images (column)."""
     figure = bare_figure("test images of", "model of", height=160 + 44 * len(cross.model_sites))
     figure.add_trace(

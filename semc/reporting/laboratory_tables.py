@@ -13,7 +13,7 @@ from typing import Final
 from semc.reporting.bootstrap import PatientBootstrap
 from semc.reporting.calibration import NUM_BINS, mean_ece
 from semc.reporting.comparison import MIN_RANKED_IMAGES
-from semc.reporting.cross_site import CrossSite
+from semc.reporting.cross_site import CrossSiteMatrix
 from semc.reporting.groups import unadapted
 from semc.reporting.planes import PlaneRecall, plane_recalls, rank_among
 from semc.reporting.predictions import Predictions
@@ -237,7 +237,7 @@ def calibration_table(groups: Groups, what: str) -> TextTable:
     )
 
 
-def cross_site_table(cross: CrossSite) -> TextTable:
+def cross_site_table(cross: CrossSiteMatrix) -> TextTable:
     """Return one arm's macro-F1 of every site's model at every site."""
     return TextTable(
         title=f"Every centre's model at every centre: {cross.arm}",

@@ -121,7 +121,7 @@ def _trial(rng, patients: int) -> list[Predictions]:
         called_B = np.where(draw_B < skill, labels_B, (labels_B + rng.integers(1, 3, len(owner_B))) % 3)
         sure_BK = np.eye(3, dtype=np.float32)[called_B]
         records.append(
-            Predictions(arm, 0, "", "a", tuple(owner_B.tolist()), tuple(labels_B.tolist()), probabilities_BK)
+            Predictions(arm, 0, "", "a", tuple(owner_B.tolist()), tuple(labels_B.tolist()), sure_BK)
         )
     return records
 

@@ -279,6 +279,7 @@ def test_any_part_may_be_missing(predictions):
     contents = _contents(predictions=predictions, site_counts={}, curves={}, settings={}, digest="", notes=())
     words = _words(contents)
     assert ("Not known." in words) == (len(predictions) in (0, 1) or predictions[0].protocol == "cross_site")
+    assert "training images" not in words  # not told is not zero
     assert laboratory_markdown(contents).startswith("# Three centres")
 
 
