@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 
 from semc.exit_codes import ExitCode, SemcError
 from semc.reporting.comparison import MIN_RANKED_IMAGES
+from semc.reporting.estimate import Difference, Estimate, GapClosed, WorstSite
 from semc.reporting.predictions import Predictions
 
 Metric = Literal["macro_f1", "balanced_accuracy", "accuracy"]
@@ -31,60 +32,6 @@ NUM_RESAMPLES: Final = 2000
 MIN_INTERVAL_PATIENTS: Final = 5
 """Fewest patients of a site whose score gets an interval: of fewer, the draws are too alike to say anything."""
 _TAILS: Final = (0.025, 0.975)
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """A figure with its 95 % interval."""
-
-    value: float
-    """Over all patients, mean over seeds."""
-    low: float | None
-    """None, as `high`, where there are too few patients to draw from."""
-    high: float | None
-    by_seed: tuple[float, ...]
-    """The figure of every seed alone, in the order of the seeds; empty where arms have other seeds."""
-
-    @property
-    def spread(self) -> tuple[float, float] | None:
-        """Lowest and highest seed; None with a single one."""
-        return (min(self.by_seed), max(self.by_seed)) if len(self.by_seed) > 1 else None
-
-
-@dataclass(frozen=True)
-class WorstSite:
-    """The site with the lowest score among those with enough test images."""
-
-    site: str
-    num_images: int
-    estimate: Estimate
-    """Its interval is that of the lowest site of each draw, whichever that is."""
-
-
-@dataclass(frozen=True)
-class Difference:
-    """One arm minus another over the same draws."""
-
-    estimate: Estimate
-    share_above_zero: float
-    """Share of draws in which the first arm is better."""
-
-    @property
-    def sign(self) -> Literal[-1, 0, 1]:
-        """1 or -1 where the interval leaves out zero, else 0: not told apart."""
-        low, high = self.estimate.low, self.estimate.high
-        if low is None or high is None or low <= 0 <= high:
-            return 0
-        return 1 if low > 0 else -1
-
-
-@dataclass(frozen=True)
-class GapClosed:
-    """Share of the way from training alone to training on pooled images that an arm goes."""
-
-    share: Estimate | None
-    reason: str
-    """Why there is no share; "" where there is one."""
 
 
 @dataclass(frozen=True)

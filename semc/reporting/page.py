@@ -14,7 +14,7 @@ from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
 from semc.exit_codes import ExitCode, SemcError
-from semc.reporting.tables import ABSENT, format_score
+from semc.reporting.text_table import ABSENT, format_score
 
 
 def render_page(template: str, **content: object) -> str:

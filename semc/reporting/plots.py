@@ -14,6 +14,8 @@ from semc.reporting.result import RoundResult, StudyResult
 
 # Okabe and Ito's colours that hold on light and dark ground, told apart by colour-blind readers.
 PALETTE: Final = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+SHADES: Final = ((0, "rgba(0,114,178,0.04)"), (1, "rgba(0,114,178,0.72)"))
+"""Colour scale of the heat maps."""
 _DASHES: Final = ("solid", "dash", "dashdot")
 _MAX_ROUND_TICKS: Final = 20
 _CLEAR: Final = "rgba(0,0,0,0)"
@@ -21,11 +23,11 @@ _CLEAR: Final = "rgba(0,0,0,0)"
 
 def score_curves(result: StudyResult) -> go.Figure:
     """Return macro-F1 on each site's test images after every round; dotted: its model trained alone."""
-    figure = _figure("round", "macro-F1", height=380)
+    figure = bare_figure("round", "macro-F1", height=380)
     for number, site in enumerate(result.sites):
         scores = [(r.round, _macro_f1(result, r, site.site)) for r in result.rounds]
         points = [(at, score) for at, score in scores if score is not None]
-        line = _line(number)
+        line = line_style(number)
         figure.add_trace(
             go.Scatter(
                 x=[x for x, _ in points],
@@ -58,7 +60,7 @@ def score_curves(result: StudyResult) -> go.Figure:
 
 def loss_curves(result: StudyResult) -> go.Figure:
     """Return the mean training loss of every site and round."""
-    figure = _figure("round", "training loss", height=320)
+    figure = bare_figure("round", "training loss", height=320)
     for number, site in enumerate(result.sites):
         points = [(r.round, r.train_loss[site.site]) for r in result.rounds if site.site in r.train_loss]
         figure.add_trace(
@@ -67,7 +69,7 @@ def loss_curves(result: StudyResult) -> go.Figure:
                 y=[y for _, y in points],
                 name=site.site,
                 mode="lines+markers",
-                line=_line(number),
+                line=line_style(number),
                 hovertemplate=f"{site.site}<br>round %{{x}}: %{{y:.3f}}<extra></extra>",
             )
         )
@@ -88,7 +90,7 @@ def confusion_heatmap(confusion: Confusion, classes: list[str]) -> go.Figure:
         for row, total in zip(confusion.counts.tolist(), support.tolist(), strict=True)
     ]
     axis = [str(k) for k in range(len(classes))]
-    figure = _figure("called", "true class", height=150 + 40 * len(classes))
+    figure = bare_figure("called", "true class", height=150 + 40 * len(classes))
     figure.add_trace(
         go.Heatmap(
             z=shares,
@@ -98,7 +100,7 @@ def confusion_heatmap(confusion: Confusion, classes: list[str]) -> go.Figure:
             texttemplate="%{text}",
             zmin=0,
             zmax=1,
-            colorscale=[[0, "rgba(0,114,178,0.04)"], [1, "rgba(0,114,178,0.72)"]],
+            colorscale=SHADES,
             showscale=False,
             xgap=2,
             ygap=2,
@@ -113,7 +115,7 @@ def confusion_heatmap(confusion: Confusion, classes: list[str]) -> go.Figure:
 
 def recall_bars(result: StudyResult) -> go.Figure:
     """Return the recall of every class at every site; a class without test images has no bar."""
-    figure = _figure("", "recall (sensitivity)", height=360)
+    figure = bare_figure("", "recall (sensitivity)", height=360)
     for number, site in enumerate(result.sites):
         confusion = result.confusion(site.test_confusion)
         if confusion is None:
@@ -124,7 +126,7 @@ def recall_bars(result: StudyResult) -> go.Figure:
                 x=[result.classes[row.index] for row in rows],
                 y=[row.recall for row in rows],
                 name=site.site,
-                marker={"color": _line(number)["color"]},
+                marker={"color": line_style(number)["color"]},
                 text=[f"n={row.support}" for row in rows],
                 textposition="outside",
                 hovertemplate=f"{site.site}, %{{x}}<br>%{{y:.3f}} (%{{text}})<extra></extra>",
@@ -147,8 +149,8 @@ def _round_ticks(result: StudyResult) -> dict[str, Any]:
     return {"dtick": 1} if len(result.rounds) <= _MAX_ROUND_TICKS else {"tickformat": "d"}
 
 
-def _line(number: int) -> dict[str, Any]:
-    """Return colour and dash of the n-th site, distinct for 18 sites."""
+def line_style(number: int) -> dict[str, Any]:
+    """Return colour and dash of the n-th site or arm, distinct for 18."""
     return {
         "color": PALETTE[number % len(PALETTE)],
         "dash": _DASHES[number // len(PALETTE) % len(_DASHES)],
@@ -156,7 +158,7 @@ def _line(number: int) -> dict[str, Any]:
     }
 
 
-def _figure(x_title: str, y_title: str, height: int) -> go.Figure:
+def bare_figure(x_title: str, y_title: str, height: int) -> go.Figure:
     """Return an empty figure in the report's style."""
     axis = {"gridcolor": "rgba(128,128,128,0.25)", "zeroline": False, "automargin": True}
     return go.Figure(

@@ -65,7 +65,7 @@ class Predictions:
     """How the model met a left-out centre: none | bn_16 | fine_tune_10 | local | pooled ...; "" in other protocols."""
 
     def __post_init__(self) -> None:
-        probabilities_BK = np.asarray(self.probabilities_BK, dtype=np.float32)
+        probabilities_BK = np.array(self.probabilities_BK, dtype=np.float32)  # a copy: it is made read-only
         if probabilities_BK.ndim != 2 or probabilities_BK.shape[1] < 2 or not len(probabilities_BK):
             raise ValueError(
                 "probabilities have the shape [images, classes], with an image and two classes at least"

@@ -20,7 +20,8 @@ from semc.reporting.page import figure_html, flat_settings, render_page, write_p
 from semc.reporting.plots import confusion_heatmap, loss_curves, recall_bars, score_curves
 from semc.reporting.result import StudyResult
 from semc.reporting.sample_images import thumbnail
-from semc.reporting.tables import ABSENT, COLUMNS, format_score, site_rows, worst_lines
+from semc.reporting.tables import COLUMNS, site_rows, worst_lines
+from semc.reporting.text_table import ABSENT, format_score
 from semc.reporting.verdict import judge
 
 OUTCOMES: Final = {

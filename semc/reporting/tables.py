@@ -17,9 +17,8 @@ from rich.table import Table
 from semc.metrics import Confusion
 from semc.reporting.comparison import Comparison, Worst, compare
 from semc.reporting.result import StudyResult
+from semc.reporting.text_table import ABSENT, format_difference, format_score, markdown_table
 from semc.reporting.verdict import judge
-
-ABSENT: Final = "–"
 
 COLUMNS: Final = (
     "hospital",
@@ -119,9 +118,7 @@ def site_markdown(result: StudyResult) -> str:
     """Return the site table as Markdown, with the worst site and the verdict under it."""
     comparison = compare(result)
     verdict = judge(comparison)
-    lines = [COLUMNS, ("---", *["---:"] * (len(COLUMNS) - 1))]
-    lines += [tuple(row.cells()) for row in site_rows(comparison)]
-    table = "\n".join(f"| {' | '.join(_escape(cell) for cell in line)} |" for line in lines)
+    table = markdown_table(COLUMNS, [row.cells() for row in site_rows(comparison)])
     return "\n\n".join([table, *worst_lines(comparison), verdict.sentence, verdict.caution]) + "\n"
 
 
@@ -149,16 +146,6 @@ def worst_lines(comparison: Comparison) -> list[str]:
     ]
 
 
-def format_score(score: float | None) -> str:
-    """Return a score with three decimals, or a dash."""
-    return ABSENT if score is None else f"{score:.3f}"
-
-
-def format_difference(difference: float | None) -> str:
-    """Return a difference with its sign, or a dash."""
-    return ABSENT if difference is None else f"{difference:+.3f}"
-
-
 def _scores(alone: Confusion | None, federation: Confusion | None) -> tuple[float | None, ...]:
     """Return the six scores of both arms in the order of the columns."""
     return tuple(
@@ -170,7 +157,3 @@ def _scores(alone: Confusion | None, federation: Confusion | None) -> tuple[floa
 
 def _difference(alone: float | None, federation: float | None) -> float | None:
     return federation - alone if alone is not None and federation is not None else None
-
-
-def _escape(cell: str) -> str:
-    return cell.replace("|", "\\|")

@@ -13,10 +13,13 @@ from semc.reporting.intervals import accuracy_interval
 class Verdict:
     """Did the federation help?"""
 
-    answer: Literal["yes", "partly", "no", "unknown"]
+    answer: Literal["yes", "partly", "no", "unclear", "unknown"]
+    """unclear: measured, but the interval of the difference holds zero."""
     sentence: str
     caution: str
     """What limits the answer."""
+    details: tuple[str, ...] = ()
+    """Further sentences, for who wants to know more."""
 
 
 def judge(comparison: Comparison) -> Verdict:

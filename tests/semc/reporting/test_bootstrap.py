@@ -9,6 +9,7 @@ from semc.exit_codes import ExitCode, SemcError
 from semc.metrics import Confusion
 from semc.reporting.bootstrap import PatientBootstrap, draw_patients, scores_of_counts
 from semc.reporting.groups import arm_groups, condition_groups, unadapted
+from semc.reporting.predictions import Predictions
 from tests.semc.reporting.made_predictions import SITES, compared, crossed, left_out, made
 
 METRICS = ("macro_f1", "balanced_accuracy", "accuracy")
@@ -107,6 +108,42 @@ def test_drawing_frames_instead_of_patients_would_look_surer_than_it_is():
     narrow = PatientBootstrap({"a": [frames]}).site("a", "north")
     assert wide.value == narrow.value
     assert wide.high - wide.low > 2 * (narrow.high - narrow.low)
+
+
+def _trial(rng, patients: int) -> list[Predictions]:
+    """Return two arms, right with 0.6 and 0.7 on new patients whose 5 frames are mostly right or wrong together."""
+    owner_B = np.repeat(np.arange(patients), 5)
+    labels_B = rng.integers(0, 3, len(owner_B))
+    records = []
+    for arm, skill in (("worse", 0.6), ("better", 0.7)):
+        together_B = rng.random(len(owner_B)) < 0.7
+        draw_B = np.where(together_B, rng.random(patients)[owner_B], rng.random(len(owner_B)))
+        called_B = np.where(draw_B < skill, labels_B, (labels_B + rng.integers(1, 3, len(owner_B))) % 3)
+        sure_BK = np.eye(3, dtype=np.float32)[called_B]
+        records.append(
+            Predictions(arm, 0, "", "a", tuple(owner_B.tolist()), tuple(labels_B.tolist()), sure_BK)
+        )
+    return records
+
+
+@pytest.mark.parametrize(("patients", "least"), [(10, 0.87), (80, 0.92)])
+def test_intervals_hold_the_true_difference_about_as_often_as_they_say(patients, least):
+    """Over simulated studies: patients nearly 95 times in 100, few patients less often, frames far less often."""
+    rng = np.random.default_rng(5)
+    large = [record.confusion.macro_f1 for record in _trial(np.random.default_rng(1), 20000)]
+    truth = large[1] - large[0]
+    studies, held, held_by_frames = 300, 0, 0
+    for _ in range(studies):
+        records = _trial(rng, patients)
+        frames = [replace(record, patients=tuple(range(record.num_images))) for record in records]
+        found, naive = (
+            PatientBootstrap(arm_groups(part), resamples=300).paired_difference("better", "worse").estimate
+            for part in (records, frames)
+        )
+        held += found.low <= truth <= found.high
+        held_by_frames += naive.low <= truth <= naive.high
+    assert least < held / studies < 0.98
+    assert held_by_frames / studies < 0.8
 
 
 def test_pairing_makes_a_small_steady_gain_visible():

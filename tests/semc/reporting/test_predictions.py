@@ -66,6 +66,13 @@ def test_derived_values():
         record.probabilities_BK[0, 0] = 0
 
 
+def test_a_record_leaves_the_callers_array_alone():
+    mine = np.array([[0.9, 0.1]], dtype=np.float32)
+    record = Predictions("fedavg", 0, "", "north", (0,), (0,), mine)
+    mine[0] = (0.5, 0.5)
+    assert record.probabilities_BK[0, 0] == np.float32(0.9)
+
+
 @pytest.mark.parametrize(
     "change",
     [

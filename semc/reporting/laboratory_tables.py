@@ -1,0 +1,272 @@
+"""Every table of the laboratory, made in one place for the page and for Markdown.
+
+An arm is compared with training alone and with plain FedAvg, a condition of a left-out centre with the unadapted
+model. All figures of a table come from the same draws of patients.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from semc.reporting.bootstrap import PatientBootstrap
+from semc.reporting.calibration import NUM_BINS, mean_ece
+from semc.reporting.comparison import MIN_RANKED_IMAGES
+from semc.reporting.cross_site import CrossSiteMatrix
+from semc.reporting.groups import unadapted
+from semc.reporting.planes import PlaneRecall, plane_recalls, rank_among
+from semc.reporting.predictions import Predictions
+from semc.reporting.text_table import (
+    ABSENT,
+    DOWN,
+    UP,
+    TextTable,
+    format_estimate,
+    format_paired,
+    format_score,
+    format_share,
+    format_spread,
+)
+
+Groups = Mapping[str, Sequence[Predictions]]
+_INTERVAL: Final = (
+    "In brackets: 95 % interval over patients. "
+    f"{UP} and {DOWN} mark a difference whose interval leaves out zero."
+)
+
+
+@dataclass(frozen=True)
+class SiteCounts:
+    """What a site brings to the study."""
+
+    num_train_images: int
+    num_test_images: int
+    num_train_patients: int | None
+    """None, as below, where patients are not known."""
+    num_test_patients: int | None
+    class_counts: Mapping[str, int]
+    """Class name to images, all splits together."""
+
+
+def data_table(site_counts: Mapping[str, SiteCounts], classes: Sequence[str]) -> TextTable:
+    """Return images, patients and class counts of every site side by side."""
+    untested = [site for site, counts in site_counts.items() if not counts.num_test_images]
+    unscored = f" Without a test image, so in no score: {', '.join(untested)}." if untested else ""
+    return TextTable(
+        title="What each centre has",
+        caption="Images of each class: training, validation and test together. 0 = the centre has none of it."
+        f"{unscored}",
+        columns=("centre", "train images", "train patients", "test images", "test patients", *classes),
+        rows=tuple(
+            (
+                site,
+                str(counts.num_train_images),
+                _count(counts.num_train_patients),
+                str(counts.num_test_images),
+                _count(counts.num_test_patients),
+                *(str(counts.class_counts.get(name, 0)) for name in classes),
+            )
+            for site, counts in site_counts.items()
+        ),
+    )
+
+
+def arms_table(arms: PatientBootstrap, local: str, pooled: str, baseline: str) -> TextTable:
+    """Return every arm's mean and worst site, its differences and the share of the gap it closes.
+
+    Args:
+        arms: Over :func:`~semc.reporting.groups.arm_groups`.
+        local: The arm of training alone; its columns hold dashes where it was not run, as the next two.
+        pooled: The arm of one model on all images.
+        baseline: The arm of plain federated averaging.
+    """
+    names = arms.names
+    has_gap = local in names and pooled in names
+    reasons = dict.fromkeys(
+        gap.reason for name in names if has_gap and (gap := arms.gap_closed(name, local, pooled)).reason
+    )
+    rows = []
+    for name in names:
+        mean, worst = arms.mean(name), arms.worst(name)
+        rows.append(
+            (
+                name,
+                str(arms.num_seeds(name)),
+                format_estimate(mean),
+                format_spread(mean.spread if mean is not None else None),
+                f"{worst.site} {format_estimate(worst.estimate)}, n = {worst.num_images}"
+                if worst
+                else ABSENT,
+                *(_against(arms, name, other) for other in (local, baseline)),
+                format_share(arms.gap_closed(name, local, pooled).share)
+                if has_gap and name not in (local, pooled)
+                else ABSENT,
+            )
+        )
+    return TextTable(
+        title="Arms",
+        caption=" ".join(
+            [
+                f"Macro-F1, mean over {len(arms.sites)} centres and the seeds. {_INTERVAL}",
+                f"Worst: of the centres with at least {MIN_RANKED_IMAGES} test images.",
+                *(f"Gap closed: none, {reason}." for reason in reasons),
+            ]
+        ),
+        columns=(
+            "arm",
+            "seeds",
+            "mean macro-F1",
+            "lowest to highest seed",
+            "worst centre",
+            f"against {local}",
+            f"against {baseline}",
+            f"gap from {local} to {pooled} closed",
+        ),
+        rows=tuple(rows),
+    )
+
+
+def sites_table(groups: PatientBootstrap, what: str) -> TextTable:
+    """Return every group's macro-F1 at every site.
+
+    Args:
+        groups: Arms or conditions.
+        what: Which of the two, for the heading.
+    """
+    sites = groups.all_sites
+    columns = [
+        f"{site} (n = {groups.num_images(site)}, {groups.num_patients(site)} patients)" for site in sites
+    ]
+    return TextTable(
+        title=f"Every {what} at every centre",
+        caption=f"Macro-F1, mean over seeds. {_INTERVAL} No bracket: too few patients. {ABSENT} = not scored.",
+        columns=(what, *columns),
+        rows=tuple(
+            (name, *(format_estimate(groups.site(name, site)) for site in sites)) for name in groups.names
+        ),
+    )
+
+
+def left_out_table(conditions: PatientBootstrap) -> TextTable:
+    """Return every condition at every left-out centre, its mean and its difference to no adaptation."""
+    sites = conditions.all_sites
+    rows = []
+    for name in conditions.names:
+        mean, reference = conditions.mean(name), unadapted(name, conditions.names)
+        difference = conditions.paired_difference(name, reference) if reference is not None else None
+        rows.append(
+            (
+                name,
+                *(format_estimate(conditions.site(name, site)) for site in sites),
+                format_estimate(mean),
+                format_spread(mean.spread if mean is not None else None),
+                format_paired(difference),
+                f"{100 * difference.share_above_zero:.0f} %" if difference is not None else ABSENT,
+            )
+        )
+    return TextTable(
+        title="A centre that took no part",
+        caption=f"Macro-F1 at each left-out centre, mean over seeds. {_INTERVAL} Last column: share of the draws in "
+        "which the condition is better than no adaptation.",
+        columns=(
+            "condition",
+            *(f"{site} (n = {conditions.num_images(site)})" for site in sites),
+            f"mean over {len(conditions.sites)}",
+            "lowest to highest seed",
+            "against none",
+            "draws above",
+        ),
+        rows=tuple(rows),
+    )
+
+
+def planes_table(groups: Groups, classes: Sequence[str], what: str) -> TextTable:
+    """Return the recall of every plane over all sites, group by group."""
+    recalls = {name: plane_recalls(records, classes) for name, records in groups.items()}
+    support = [max(rows[k].num_images for rows in recalls.values()) for k in range(len(classes))]
+    return TextTable(
+        title=f"Recall of every plane, {what} by {what}",
+        caption="Share of the images of a plane that were found, over all centres' test images (n), mean over seeds. "
+        "In brackets: Wilson's 95 % interval, which takes images as independent; frames of one patient make the true "
+        "one wider.",
+        columns=("plane", "n", *recalls),
+        rows=tuple(
+            (plane, str(support[k]), *(_recall(rows[k]) for rows in recalls.values()))
+            for k, plane in enumerate(classes)
+        ),
+    )
+
+
+def plane_sites_table(name: str, records: Sequence[Predictions], classes: Sequence[str]) -> TextTable:
+    """Return one group's recall of every plane at every site, with the site's rank where enough images allow one."""
+    sites = tuple(dict.fromkeys(record.test_site for record in records))
+    recalls = {
+        site: plane_recalls([record for record in records if record.test_site == site], classes)
+        for site in sites
+    }
+    rows = []
+    for k, plane in enumerate(classes):
+        row = [recalls[site][k] for site in sites]
+        ranks = rank_among([(item.recall, item.num_images) for item in row])
+        rows.append((plane, *(_ranked(item, rank) for item, rank in zip(row, ranks, strict=True))))
+    return TextTable(
+        title=f"Recall of every plane at every centre: {name}",
+        caption=f"Share found (Wilson's 95 % interval), test images n, rank among centres; no rank below "
+        f"{MIN_RANKED_IMAGES} images, where any order is chance.",
+        columns=("plane", *sites),
+        rows=tuple(rows),
+    )
+
+
+def calibration_table(groups: Groups, what: str) -> TextTable:
+    """Return the calibration error of every group at every site."""
+    sites = tuple(dict.fromkeys(record.test_site for records in groups.values() for record in records))
+    rows = []
+    for name, records in groups.items():
+        by_site = {site: [record for record in records if record.test_site == site] for site in sites}
+        errors = {site: mean_ece(found) if found else None for site, found in by_site.items()}
+        known = [error for error in errors.values() if error is not None]
+        rows.append((name, *map(format_score, errors.values()), format_score(sum(known) / len(known))))
+    return TextTable(
+        title=f"Calibration error, {what} by {what}",
+        caption=f"Expected calibration error of the called class, {NUM_BINS} equal bins, mean over seeds (Guo et al., "
+        "ICML 2017): how far, on average, the stated probability is from the share that is right. 0 is best.",
+        columns=(what, *sites, "mean"),
+        rows=tuple(rows),
+    )
+
+
+def cross_site_table(cross: CrossSiteMatrix) -> TextTable:
+    """Return one arm's macro-F1 of every site's model at every site."""
+    return TextTable(
+        title=f"Every centre's model at every centre: {cross.arm}",
+        caption="Macro-F1, mean over seeds. Row: whose model; column: whose test images.",
+        columns=("model of", *cross.test_sites),
+        rows=tuple(
+            (model_site, *map(format_score, row))
+            for model_site, row in zip(cross.model_sites, cross.macro_f1, strict=True)
+        ),
+    )
+
+
+def _against(arms: PatientBootstrap, name: str, other: str) -> str:
+    return (
+        ABSENT
+        if other not in arms.names or other == name
+        else format_paired(arms.paired_difference(name, other))
+    )
+
+
+def _recall(row: PlaneRecall) -> str:
+    if row.recall is None or row.interval is None:
+        return ABSENT
+    return f"{row.recall:.2f} ({row.interval[0]:.2f} to {row.interval[1]:.2f})"
+
+
+def _ranked(row: PlaneRecall, rank: int | None) -> str:
+    return f"{_recall(row)}, n = {row.num_images}, {f'rank {rank}' if rank is not None else 'not ranked'}"
+
+
+def _count(number: int | None) -> str:
+    return ABSENT if number is None else str(number)
