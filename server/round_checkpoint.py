@@ -11,11 +11,10 @@ from typing import Any, Final
 
 from torch import Tensor
 
-from semc.checkpoint import prune, save_state
+from semc.checkpoint import MODEL_PREFIX, prune, save_state
 from server.run_folder import CHECKPOINT_PREFIX
 
 KEPT: Final = 3
-_MODEL: Final = "model/"
 _OPTIMIZER: Final = "optimizer/"
 
 
@@ -44,7 +43,7 @@ def save_round(
         SemcError: DISK where it cannot be written.
     """
     target = folder / f"{CHECKPOINT_PREFIX}{round_number:04d}"
-    tensors = {_MODEL + name: tensor for name, tensor in model.items()}
+    tensors = {MODEL_PREFIX + name: tensor for name, tensor in model.items()}
     tensors |= {_OPTIMIZER + name: tensor for name, tensor in optimizer.items()}
     folder.mkdir(parents=True, exist_ok=True)
     save_state(target, tensors, {"round": round_number, "digest": digest, "history": history})
