@@ -52,6 +52,11 @@ class LocalState:
         self._owner = {"site": site, "study": digest}
 
     @property
+    def folder(self) -> Path:
+        """Folder of this study's states and of the log of its rounds."""
+        return self._folder
+
+    @property
     def adopted(self) -> Path:
         """Folder of the model this site took over without having trained it."""
         return self._folder / "adopted"

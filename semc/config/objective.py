@@ -46,8 +46,9 @@ class ObjectiveConfig(Section):
     """One ring per class, so rare planes keep keys."""
     queue_init: Literal["empty", "reference"] = "empty"
     """empty = all rows invalid; reference = the released code's random rows and labels."""
-    queue_on_update: Literal["keep", "clear"] = "clear"
-    """What happens to old keys when new global weights arrive."""
+    queue_on_update: Literal["keep", "clear", "refresh"] = "clear"
+    """What happens to old keys when new global weights arrive; refresh = the newest half is encoded again from the
+    site's own images, the rest is forgotten."""
     key_encoder: Literal["online", "ema"] = "online"
     """Keys from the online network, or from a local exponential moving average (m = 0.999)."""
     cross_entropy: Literal["plain", "inverse_frequency", "logit_adjusted", "fedlc"] = "logit_adjusted"

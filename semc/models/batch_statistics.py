@@ -38,3 +38,16 @@ def normalised_by_batch(network: nn.Module) -> Iterator[None]:
     finally:
         for module, mode in before.items():
             module.training = mode
+
+
+@contextmanager
+def statistics_kept(network: nn.Module) -> Iterator[None]:
+    """Put running means, variances and counters back bit for bit after a block, also after an error."""
+    norms = list(batch_norms(network).values())
+    before = [[buffer.clone() for buffer in norm.buffers(recurse=False)] for norm in norms]
+    try:
+        yield
+    finally:
+        for norm, values in zip(norms, before, strict=True):
+            for buffer, value in zip(norm.buffers(recurse=False), values, strict=True):
+                buffer.copy_(value)

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from semc.datasets import Batch
 from semc.models import SEMCOutput
-from semc.models.batch_statistics import batch_norms, normalised_by_batch
+from semc.models.batch_statistics import batch_norms, normalised_by_batch, statistics_kept
 from semc.training.mode import in_mode
 
 PRIOR_COUNT: Final = 32.0
@@ -184,29 +184,24 @@ def _measured(
 ) -> tuple[dict[str, NormStatistics], int]:
     """Return the mean over all batches of their statistics, and the images seen; the network is as before."""
     norms = batch_norms(network)
-    before = {
-        name: [buffer.clone() for buffer in norm.buffers(recurse=False)] for name, norm in norms.items()
-    }
     momenta = {name: norm.momentum for name, norm in norms.items()}
     num_seen = 0
     try:
-        for norm in norms.values():
-            norm.reset_running_stats()
-            norm.momentum = None  # torch's cumulative average
-        with normalised_by_batch(network), torch.no_grad():
+        with statistics_kept(network), normalised_by_batch(network), torch.no_grad():
+            for norm in norms.values():
+                norm.reset_running_stats()
+                norm.momentum = None  # torch's cumulative average
             for batch in (batch for batches in passes for batch in batches):
                 if len(batch.images_BCHW) < _SMALLEST_BATCH:
                     raise ValueError("a batch of one image has no statistics")
                 network(batch.images_BCHW.to(device, non_blocking=True))
                 num_seen += len(batch.images_BCHW)
-        if num_seen == 0:
-            raise ValueError("statistics need at least one batch")
-        return statistics_of(network), num_seen
+            if num_seen == 0:
+                raise ValueError("statistics need at least one batch")
+            return statistics_of(network), num_seen
     finally:
         for name, norm in norms.items():
             norm.momentum = momenta[name]
-            for buffer, value in zip(norm.buffers(recurse=False), before[name], strict=True):
-                buffer.copy_(value)
 
 
 def _drifts(
