@@ -15,15 +15,20 @@ from semc.datasets import (
     ManifestRow,
     adaptation_batches,
     build_site_data,
+    evaluation_batches,
     patient_halves,
     spread_over_patients,
+    training_batches,
 )
 from semc.datasets.phantom import PhantomConfig, write_phantom
 from semc.models import SEMCNet, build_model
+from semc.objectives import build_objective
 from semc.training import (
     NormStatistics,
+    Trainer,
     adapt_statistics,
     blend_statistics,
+    evaluate,
     predicted_counts,
     set_statistics,
     statistics_of,
@@ -190,21 +195,22 @@ def test_predictions_are_counted_by_class() -> None:
 class Scanner:
     """Images of two centres whose scanners differ by a severity."""
 
-    def __init__(self, folder: Path, study: StudyConfig, severity: float) -> None:
+    def __init__(self, folder: Path, study: StudyConfig, severity: float, size: int = 32) -> None:
         config = PhantomConfig(
             seed=5,
             classes=("head", "abdomen", "femur"),
             centre_names=("one", "two"),
             patients_per_centre=24,
-            test_patients_per_centre=1,
+            test_patients_per_centre=20,
             frames_per_patient=4,
-            image_size=32,
+            image_size=size,
             severity=severity,
             class_prior=None,
         )
         write_phantom(config, folder)
         self.study, self.site, self.decoded = study, SiteDataConfig(root=folder), DecodedCache(1 << 28)
-        self.rows = build_site_data(self.site, study.data, 4).train
+        data = build_site_data(self.site, study.data, 4)
+        self.rows, self.test = data.train, data.test
 
     def of(self, centre: str) -> list[ManifestRow]:
         return spread_over_patients([row for row in self.rows if row.centre == centre], 64, seed=0)
@@ -241,3 +247,39 @@ def test_adaptation_moves_towards_the_site_and_drift_grows_with_the_scanner(tmp_
     assert drifts[0] < 0.06, "one scanner for all: only the patients differ"  # type: ignore[operator]
     assert drifts == sorted(drifts)  # type: ignore[type-var]
     assert drifts[2] > 2 * drifts[0]  # type: ignore[operator]
+
+
+def test_adaptation_mends_what_another_scanner_breaks(tmp_path: Path) -> None:
+    """A network trained at centre one, judged on new patients of centre two; statistics from 64 images of others."""
+    study = parse_study(
+        STUDY, {"data.image_size": 48, "training.learning_rate": 0.05, "training.local_steps": 300}
+    )
+    scanner = Scanner(tmp_path, study, severity=0.3, size=48)
+    net = build_model(study)
+    own = [row for row in scanner.rows if row.centre == "one"]
+    trainer = Trainer(study, net, build_objective(study, [30] * 3, len(own)), CPU)
+    torch.manual_seed(0)
+    batches = training_batches(
+        own, study.data, scanner.site, batch_size=16, num_steps=300, seed=1, decoded=scanner.decoded
+    )
+    trainer.train(batches, global_step=0, total_steps=300)
+
+    def accuracy(centre: str) -> float:
+        rows = [row for row in scanner.test if row.centre == centre]
+        images = evaluation_batches(rows, study.data, scanner.site, batch_size=32, decoded=scanner.decoded)
+        found = evaluate(net, images, 3, CPU).confusion.accuracy
+        assert found is not None
+        return found
+
+    home, before, federation = accuracy("one"), accuracy("two"), statistics_of(net)
+    reached = {}
+    for count in (16, 64):
+        set_statistics(net, federation)
+        rows = scanner.of("two")[:count]
+        adapt_statistics(net, scanner.passes(rows, count=3), CPU, prior=federation)
+        reached[count] = accuracy("two")
+    print(f"accuracy at home {home:.3f}, at the other scanner {before:.3f}, adapted {reached}")
+    assert home > 0.95
+    assert before < 0.85
+    assert reached[16] > before
+    assert reached[64] > before + 0.1
