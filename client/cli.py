@@ -105,6 +105,39 @@ def check(
 
 
 @app.command()
+def adopt(
+    context: typer.Context,
+    weights: Annotated[Path, typer.Option(help="Checkpoint of the run: its folder, or a file in it.")],
+    study: Annotated[str, typer.Option(help="study.yaml of the same run, or a packaged study.")],
+    site: SiteOption = None,
+    images: Annotated[
+        Path | None,
+        typer.Option(help="Folder of unlabelled images; left out: the site's training images."),
+    ] = None,
+    minimum: Annotated[
+        int, typer.Option(min=64, help="Fewest images where the federation hands out no statistics.")
+    ] = 64,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for the model; left out: in the state directory.")
+    ] = None,
+    output: Annotated[
+        Format, typer.Option("--format", help="text for people, json for scripts.")
+    ] = Format.TEXT,
+) -> None:
+    """Fit a finished model to this hospital's scanner with unlabelled images; sends nothing.
+
+    Example: semc-client adopt --site new --weights round-0010 --study study.yaml
+    """
+    from client.adopt import adopt as adopted
+
+    found = adopted(_site_file(context, site), study, weights, images=images, minimum=minimum, out=out)
+    if output is Format.JSON:
+        typer.echo(found.to_json())
+    else:
+        found.print_table()
+
+
+@app.command()
 def keygen(context: typer.Context, site: SiteOption = None) -> None:
     """Make this site's key pair and print the half that is sent to the coordinator.
 

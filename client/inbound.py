@@ -142,8 +142,14 @@ def _study(config: ConfigRecord, site: SiteConfig) -> tuple[StudyConfig, str]:
     return study, digest
 
 
-def check_study(study: StudyConfig, digest: str, site: SiteConfig) -> None:
+def check_study(study: StudyConfig, digest: str, site: SiteConfig, *, member: bool = True) -> None:
     """Compare a study with what this site allows.
+
+    Args:
+        study: The study.
+        digest: Its digest.
+        site: What this site allows.
+        member: The study must name this site; not so for one that only takes over its finished model.
 
     Raises:
         RefusalError: STUDY where it is not allowed or does not name this site, MODEL where settings differ.
@@ -155,7 +161,7 @@ def check_study(study: StudyConfig, digest: str, site: SiteConfig) -> None:
             f"Study '{study.name}' ({digest[:_DIGEST_PREFIX]}) is not among this site's allowed studies.",
             "add the digest to allowed_studies in the site file if the study is approved",
         )
-    if site.site not in study.federation.sites:
+    if member and site.site not in study.federation.sites:
         raise refuse(
             RefusalCode.STUDY,
             ExitCode.STUDY_MISMATCH,

@@ -51,6 +51,16 @@ class LocalState:
         self._folder = state_directory / digest[:_DIGITS_OF_DIGEST]
         self._owner = {"site": site, "study": digest}
 
+    @property
+    def folder(self) -> Path:
+        """Folder of this study's states and of the log of its rounds."""
+        return self._folder
+
+    @property
+    def adopted(self) -> Path:
+        """Folder of the model this site took over without having trained it."""
+        return self._folder / "adopted"
+
     def lock(self) -> AbstractContextManager[None]:
         """Hold the site's training lock: one process trains at a time, whatever the study.
 

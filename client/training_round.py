@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -17,12 +17,14 @@ from torch import Tensor, nn
 from client.device import compute_device
 from client.local_state import LocalState, SiteState
 from client.progress import Progress, Report, silent
+from client.round_log import record_round
 from client.round_update import MetricValue, RoundUpdate
 from semc.config import SiteConfig, StudyConfig
 from semc.datasets import (
     Batch,
     DecodedCache,
     ManifestRow,
+    adaptation_batches,
     build_site_data,
     evaluation_batches,
     steps_per_epoch,
@@ -124,11 +126,13 @@ class SiteTrainer:
         """
         with self._state.lock():
             self._start_from(self._state.newest(round_number - 1), shared)
+            self._objective.new_global_weights(self._network, self._images_of)
             metrics = self._counts(round_number, report) if judge_incoming and round_number > 1 else {}
             result = self._train(round_number, report)
             split = split_parameters(self._network, self._bn)
             state = SiteState(split.local, self._objective.state_dict(), self._trainer.state_dict())
             self._state.save(round_number, state, _sha256(shared))
+            record_round(self._state.folder, round_number, result.loss, result.terms)
         report(Progress("training", round_number, result.steps, result.steps, loss=result.loss))
         return RoundUpdate(
             shared=split.shared,
@@ -180,7 +184,6 @@ class SiteTrainer:
             self._objective.load_state_dict(state.objective)
             self._trainer.load_state_dict(state.optimiser)
         merge_shared(self._network, shared, self._bn)
-        self._objective.new_global_weights(self._network)
 
     def _train(self, round_number: int, report: Report) -> TrainResult:
         training, steps = self._study.training, self.steps_per_round
@@ -200,6 +203,18 @@ class SiteTrainer:
             _counted(batches, round_number, steps, report),
             global_step=(round_number - 1) * steps,
             total_steps=self._study.federation.rounds * steps,
+        )
+
+    def _images_of(self, ids: Sequence[int]) -> Iterator[Batch]:
+        """Yield training images by row number, in the same batches for the same ids; unknown rows are left out."""
+        rows = {row.index: row for row in self._data.train}
+        return adaptation_batches(
+            [rows[number] for number in ids if number in rows],
+            self._study.data,
+            self._site.data,
+            seed=derive_seed(self._study.seed, self._site.site, "refresh"),
+            decoded=self._decoded,
+            weights=self._study.model.weights,
         )
 
     def _counts(self, round_number: int, report: Report) -> dict[str, MetricValue]:

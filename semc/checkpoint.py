@@ -24,6 +24,8 @@ from semc.exit_codes import ExitCode, SemcError
 
 STATE_FILE: Final = "state.json"
 """Its presence makes a folder a saved state."""
+MODEL_PREFIX: Final = "model/"
+"""In front of the names of the federation's shared tensors in a coordinator's checkpoint."""
 _FORMAT: Final = 1
 
 

@@ -25,7 +25,7 @@ class ExitCode(IntEnum):
     CONFIG_NOT_FOUND = 11
     """The named study or site file does not exist."""
     STUDY_MISMATCH = 12
-    """Site and study disagree: model settings, digest, or a study the site does not allow."""
+    """Site and study disagree: model settings, digest, weights, or a study the site does not allow."""
     DATA_NOT_FOUND = 20
     """A data folder or manifest is missing."""
     DATA_UNREADABLE = 21
@@ -39,7 +39,7 @@ class ExitCode(IntEnum):
     CLASSES_TOO_FEW = 25
     """The site's training split holds a single class."""
     IMAGES_TOO_FEW = 26
-    """The site has fewer training images than one batch."""
+    """The site has fewer training images than one batch, or too few to adopt a model."""
     IMAGE_MODE = 27
     """An image has a pixel mode the study does not accept."""
     MANIFEST_INVALID = 28

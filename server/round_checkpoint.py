@@ -11,12 +11,11 @@ from typing import Any, Final
 
 from torch import Tensor
 
-from semc.checkpoint import latest, load_state, prune, save_state
+from semc.checkpoint import MODEL_PREFIX, latest, load_state, prune, save_state
 from semc.exit_codes import ExitCode, SemcError
 from server.run_folder import CHECKPOINT_PREFIX
 
 KEPT: Final = 3
-_MODEL: Final = "model/"
 _OPTIMIZER: Final = "optimizer/"
 
 
@@ -45,7 +44,7 @@ def save_round(
         SemcError: DISK where it cannot be written.
     """
     target = folder / f"{CHECKPOINT_PREFIX}{round_number:04d}"
-    tensors = {_MODEL + name: tensor for name, tensor in model.items()}
+    tensors = {MODEL_PREFIX + name: tensor for name, tensor in model.items()}
     tensors |= {_OPTIMIZER + name: tensor for name, tensor in optimizer.items()}
     folder.mkdir(parents=True, exist_ok=True)
     save_state(target, tensors, {"round": round_number, "digest": digest, "history": history})
@@ -67,5 +66,7 @@ def load_model(folder: Path) -> dict[str, Tensor]:
         raise SemcError(ExitCode.CHECKPOINT_INVALID, "The run has no checkpoint.", "run the study first")
     tensors, _ = load_state(newest)
     return {
-        name.removeprefix(_MODEL): tensor for name, tensor in tensors.items() if name.startswith(_MODEL)
+        name.removeprefix(MODEL_PREFIX): tensor
+        for name, tensor in tensors.items()
+        if name.startswith(MODEL_PREFIX)
     }

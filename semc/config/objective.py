@@ -46,14 +46,16 @@ class ObjectiveConfig(Section):
     """One ring per class, so rare planes keep keys."""
     queue_init: Literal["empty", "reference"] = "empty"
     """empty = all rows invalid; reference = the released code's random rows and labels."""
-    queue_on_update: Literal["keep", "clear"] = "clear"
-    """What happens to old keys when new global weights arrive."""
+    queue_on_update: Literal["keep", "clear", "refresh"] = "clear"
+    """What happens to old keys when new global weights arrive; refresh = the newest half is encoded again from the
+    site's own images, the rest is forgotten."""
     key_encoder: Literal["online", "ema"] = "online"
     """Keys from the online network, or from a local exponential moving average (m = 0.999)."""
-    cross_entropy: Literal["plain", "inverse_frequency", "logit_adjusted"] = "logit_adjusted"
-    """Class-imbalance treatment with this site's own class counts, which never leave it."""
+    cross_entropy: Literal["plain", "inverse_frequency", "logit_adjusted", "fedlc"] = "logit_adjusted"
+    """Class-imbalance treatment with this site's own class counts, which never leave it. Under logit_adjusted and
+    fedlc a class the site lacks gets no gradient; plain and inverse_frequency push its scores down."""
     logit_adjustment_tau: float = Field(default=1.0, ge=0, le=4)
-    """Strength of the logit adjustment."""
+    """Strength of the logit adjustment (tau log pi_c), or of FedLC's margin (tau n_c^(-1/4))."""
     expert_ce_weight: float = Field(default=0.3, ge=0, le=10)
     """Weight of mean_n CE(z_n, y)."""
     importance_weight: float = Field(default=0.01, ge=0, le=10)

@@ -4,6 +4,7 @@ from semc.datasets.cache import DecodedCache
 from semc.datasets.decode import decode_image
 from semc.datasets.loader import evaluation_batches, steps_per_epoch, training_batches
 from semc.datasets.ontology import Ontology
+from semc.datasets.patient_order import adaptation_batches, patient_halves, spread_over_patients
 from semc.datasets.sample import Batch, ManifestRow, SiteData
 from semc.datasets.site_data import ImageCheck, build_site_data, check_images
 from semc.datasets.transforms import Normalisation, normalisation_of
@@ -16,11 +17,14 @@ __all__ = [
     "Normalisation",
     "Ontology",
     "SiteData",
+    "adaptation_batches",
     "build_site_data",
     "check_images",
     "decode_image",
     "evaluation_batches",
     "normalisation_of",
+    "patient_halves",
+    "spread_over_patients",
     "steps_per_epoch",
     "training_batches",
 ]

@@ -3,6 +3,7 @@
 from semc.losses.balance import importance_cv_squared
 from semc.losses.contrastive_loss import ContrastiveLoss, positive_log_likelihood
 from semc.losses.cross_entropy import (
+    calibrated_margin,
     check_labels_counted,
     cross_entropy,
     inverse_frequency_cross_entropy,
@@ -17,6 +18,7 @@ from semc.losses.supcon import supcon_loss
 __all__ = [
     "ContrastiveLoss",
     "ContrastivePool",
+    "calibrated_margin",
     "check_labels_counted",
     "cross_entropy",
     "gpaco_loss",

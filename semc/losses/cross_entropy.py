@@ -1,4 +1,4 @@
-"""Classification losses per sample (eq. 18): plain, inverse-frequency weighted, logit-adjusted.
+"""Classification losses per sample (eq. 18): plain, inverse-frequency weighted, logit-adjusted, FedLC.
 
 Class counts are one site's own training counts. They shape that site's loss and never leave it.
 
@@ -70,6 +70,24 @@ def logit_adjustment(class_counts_K: Tensor, tau: float) -> Tensor:
     return (tau * log_prior_K).masked_fill(counts_K == 0, -torch.inf)
 
 
+def calibrated_margin(class_counts_K: Tensor, tau: float) -> Tensor:
+    """Return what FedLC adds to the class scores of this site (Zhang et al. 2022, ICML, eq. 7).
+
+    ``a_c = -tau n_c^(-1/4)``; ``a_c = -inf`` where ``n_c = 0``, for any tau. The pairwise margin the loss then asks
+    of class y over class c is ``tau (n_y^(-1/4) - n_c^(-1/4))``: rare planes keep the larger one. The paper leaves y
+    itself out of the denominator; here it stays in, so the loss is a cross-entropy, bounded below by 0.
+
+    Args:
+        class_counts_K: Training images n_c of each class at this site.
+        tau: Strength.
+
+    Returns:
+        adjustment_K, float32.
+    """
+    counts_K = class_counts_K.to(torch.float32)
+    return (-tau * counts_K.clamp(min=1.0).pow(-0.25)).masked_fill(counts_K == 0, -torch.inf)
+
+
 def logit_adjusted_cross_entropy(logits_BK: Tensor, labels_B: Tensor, adjustment_K: Tensor) -> Tensor:
     """Return the logit-adjusted cross-entropy of every sample; training only.
 
@@ -78,7 +96,7 @@ def logit_adjusted_cross_entropy(logits_BK: Tensor, labels_B: Tensor, adjustment
     Args:
         logits_BK: Class scores z.
         labels_B: Class ids y, int64.
-        adjustment_K: Result of :func:`logit_adjustment`; -inf removes a class.
+        adjustment_K: Result of :func:`logit_adjustment` or :func:`calibrated_margin`; -inf removes a class.
 
     Returns:
         loss_B, nats; finite, and so is its gradient.

@@ -40,7 +40,7 @@ def gpaco_loss(
         alpha: Weight of each pool row of the anchor's class.
         beta: Weight of the class block.
         smoothing: eps.
-        adjustment_K: Logit adjustment a of the class block, -inf for absent classes; None: no adjustment.
+        adjustment_K: Adjustment a of the class block, -inf for absent classes; None: no adjustment.
 
     Returns:
         One row per anchor; all are active, the class block is a positive.

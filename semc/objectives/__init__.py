@@ -8,11 +8,12 @@ from semc.config import StudyConfig
 from semc.exit_codes import ExitCode, SemcError
 from semc.objectives.classification import ClassificationObjective
 from semc.objectives.memory_queue import MemoryQueue, queue_capacity
-from semc.objectives.objective import LossTerms, Objective
+from semc.objectives.objective import ImagesOf, LossTerms, Objective
 from semc.objectives.semc import SemcObjective
 
 __all__ = [
     "ClassificationObjective",
+    "ImagesOf",
     "LossTerms",
     "MemoryQueue",
     "Objective",

@@ -12,7 +12,7 @@ from semc.datasets import Batch
 from semc.models import SEMCOutput
 from semc.objectives.class_loss import ClassLoss
 from semc.objectives.local_tensors import check_tensors
-from semc.objectives.objective import LossTerms, Objective
+from semc.objectives.objective import ImagesOf, LossTerms, Objective
 
 
 class ClassificationObjective(Objective):
@@ -39,7 +39,7 @@ class ClassificationObjective(Objective):
     def after_step(self, network: nn.Module) -> None:
         """Nothing to take over."""
 
-    def new_global_weights(self, network: nn.Module) -> None:
+    def new_global_weights(self, network: nn.Module, images_of: ImagesOf | None = None) -> None:
         """Nothing depends on old weights."""
 
     def state_dict(self) -> dict[str, Tensor]:

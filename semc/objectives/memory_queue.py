@@ -115,6 +115,20 @@ class MemoryQueue:
         self.ages_Q[slots] = 0
         self._heads_R = (self._heads_R + count_R) % self._slots
 
+    def rows_newest_first(self) -> list[int]:
+        """Return the slots of the valid rows that know their image: newest push first, its last row first."""
+        slots_Q = torch.arange(len(self))
+        rings_Q, heads_R = slots_Q // self._slots, self._heads_R.cpu()
+        places_Q = (slots_Q % self._slots - heads_R[rings_Q]) % self._slots  # 0 = the ring's oldest row
+        known = (self.valid_Q & (self.ids_Q != NO_IMAGE)).cpu().nonzero().flatten().tolist()
+        ages, places = self.ages_Q.tolist(), places_Q.tolist()
+        return sorted(known, key=lambda slot: (ages[slot], -places[slot], slot))
+
+    @property
+    def slots_per_ring(self) -> int:
+        """Slots of one ring; ring r holds the slots from ``r * slots_per_ring`` on."""
+        return self._slots
+
     def to(self, device: torch.device) -> MemoryQueue:
         """Move the rows to ``device`` (in place) and return the queue."""
         if self.valid_Q.device != device:

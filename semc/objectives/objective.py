@@ -11,7 +11,7 @@ network) and keeps what must not travel: past keys, their labels and ids, runnin
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from torch import Tensor, nn
@@ -29,6 +29,11 @@ class LossTerms:
     """Parts to report, detached: contrastive ones minus their floor, so sites with other queues compare."""
     expert_use_N: tuple[float, ...]
     """Mean gate weight of each expert over the batch; sums to 1."""
+
+
+ImagesOf = Callable[[Sequence[int]], Iterable[Batch]]
+"""A site's own training images by id (row number of its manifest), without augmentation, in batches; ids that the
+site no longer has are left out. Only the site's own process can call it: no image is ever sent for it."""
 
 
 class Objective(ABC):
@@ -49,8 +54,13 @@ class Objective(ABC):
         """Take over what the last step left (keys, running means); called after the optimiser's step."""
 
     @abstractmethod
-    def new_global_weights(self, network: nn.Module) -> None:
-        """Adapt the local state to shared weights that have just been received and merged."""
+    def new_global_weights(self, network: nn.Module, images_of: ImagesOf | None = None) -> None:
+        """Adapt the local state to shared weights that have just been received and merged.
+
+        Args:
+            network: With the new weights; stays as it is.
+            images_of: The site's images, for objectives that encode old ones again.
+        """
 
     @abstractmethod
     def state_dict(self) -> dict[str, Tensor]:

@@ -26,7 +26,8 @@ from semc.objectives.key_encoder import EmaKeyEncoder
 from semc.objectives.local_tensors import check_tensors
 from semc.objectives.loss_weight import LossWeight
 from semc.objectives.memory_queue import MemoryQueue, queue_capacity
-from semc.objectives.objective import LossTerms, Objective
+from semc.objectives.objective import ImagesOf, LossTerms, Objective
+from semc.objectives.queue_refresh import key_drift, keys_of, refresh_keys
 from semc.seed import derive_seed
 
 
@@ -56,6 +57,9 @@ class SemcObjective(Objective):
         self._queue: MemoryQueue | None = None
         self._key_encoder: EmaKeyEncoder | None = None
         self._pending: _Keys | None = None
+        self._keys_per_image = max(1, study.model.experts - 1)
+        self._update_terms: dict[str, float] = {}
+        """What the last global update was like; reported with every step of its round."""
         if config.mc and config.queue:
             num_classes = len(study.data.classes)
             self._queue = MemoryQueue(
@@ -73,7 +77,8 @@ class SemcObjective(Objective):
 
         Reported terms: `moe`, `alpha` (mean effective share of moe); with the contrastive branch `mc` and its
         parts `sup`, `self` or `gpaco` (minus their floors), `queue_fill` (share of slots), `key_age` (steps);
-        with several experts `expert_ce`, `importance` where their weight is not 0.
+        with several experts `expert_ce`, `importance` where their weight is not 0; with `queue_on_update` keep or
+        refresh `queue_drift_cosine`, the cosine of old keys and what the round's incoming weights make of them.
         """
         output = network(batch.images_BCHW)
         assert isinstance(output, SEMCOutput)
@@ -100,7 +105,8 @@ class SemcObjective(Objective):
             [value.to(total) for value in terms.values()]
         ).tolist()  # one wait for the device
         use_N = output.gate_weights_BN.detach().mean(0).tolist()
-        return LossTerms(total, dict(zip(terms, values, strict=True)), tuple(use_N))
+        reported = {**dict(zip(terms, values, strict=True)), **self._update_terms}
+        return LossTerms(total, reported, tuple(use_N))
 
     def after_step(self, network: nn.Module) -> None:
         """Push the last step's keys and move the running means; each step's keys enter once."""
@@ -112,11 +118,22 @@ class SemcObjective(Objective):
         if self._key_encoder is not None:
             self._key_encoder.update(network)
 
-    def new_global_weights(self, network: nn.Module) -> None:
-        """Drop or keep old keys as the study says; restart the slow key encoder from the new weights."""
+    def new_global_weights(self, network: nn.Module, images_of: ImagesOf | None = None) -> None:
+        """Keep, drop or re-encode old keys as the study says; restart the slow key encoder from the new weights.
+
+        Args:
+            network: With the new weights.
+            images_of: The site's images; needed to refresh, and to measure the drift of keys that are kept.
+
+        Raises:
+            ValueError: The study refreshes its queue and there are no images to do it with.
+        """
         self._pending = None
-        if self._queue is not None and self._config.queue_on_update == "clear":
-            self._queue.clear()
+        self._update_terms = {}
+        if self._queue is not None:
+            drift = self._update_queue(self._queue, network, images_of)
+            if drift is not None:
+                self._update_terms = {"queue_drift_cosine": drift}
         if self._key_encoder is not None:
             self._key_encoder.reset(network)
 
@@ -145,6 +162,20 @@ class SemcObjective(Objective):
                 }
             )
 
+    def _update_queue(
+        self, queue: MemoryQueue, network: nn.Module, images_of: ImagesOf | None
+    ) -> float | None:
+        """Follow `queue_on_update`; returns the drift cosine where it was measured."""
+        policy = self._config.queue_on_update
+        if policy == "clear":
+            queue.clear()
+            return None
+        if policy == "refresh":
+            if images_of is None:
+                raise ValueError("queue_on_update refresh needs the site's images")
+            return refresh_keys(queue, network, images_of, self._keys_per_image)
+        return None if images_of is None else key_drift(queue, network, images_of, self._keys_per_image)
+
     def _stateful(self) -> dict[str, MemoryQueue | LossWeight]:
         parts: dict[str, MemoryQueue | LossWeight] = {}
         if self._queue is not None:
@@ -172,7 +203,7 @@ class SemcObjective(Objective):
         if self._key_encoder is not None:
             embeddings_NBD = self._key_encoder.encode(network, batch.images_BCHW)
         assert embeddings_NBD is not None
-        keys_NBD = embeddings_NBD[1:] if len(embeddings_NBD) > 1 else embeddings_NBD
+        keys_NBD = keys_of(embeddings_NBD)
         return _Keys(
             embeddings_MD=keys_NBD.detach().flatten(0, 1),
             labels_M=batch.labels_B.repeat(len(keys_NBD)),

@@ -1,5 +1,15 @@
 """Local training and evaluation of any network and objective."""
 
+from semc.training.adaptation import (
+    AdaptationReport,
+    LayerDrift,
+    NormStatistics,
+    adapt_statistics,
+    blend_statistics,
+    predicted_counts,
+    set_statistics,
+    statistics_of,
+)
 from semc.training.batch_norm import reestimate_statistics
 from semc.training.evaluator import Evaluation, evaluate
 from semc.training.optim import build_optimizer, learning_rate
@@ -7,11 +17,19 @@ from semc.training.train_result import TrainResult
 from semc.training.trainer import Trainer
 
 __all__ = [
+    "AdaptationReport",
     "Evaluation",
+    "LayerDrift",
+    "NormStatistics",
     "TrainResult",
     "Trainer",
+    "adapt_statistics",
+    "blend_statistics",
     "build_optimizer",
     "evaluate",
     "learning_rate",
+    "predicted_counts",
     "reestimate_statistics",
+    "set_statistics",
+    "statistics_of",
 ]

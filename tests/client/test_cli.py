@@ -71,7 +71,7 @@ def test_help_is_immediate_and_imports_nothing_heavy() -> None:
     assert min(seconds) < 2, "0.2 s on a quiet machine"
 
 
-@pytest.mark.parametrize("command", ["join", "check", "keygen"])
+@pytest.mark.parametrize("command", ["join", "check", "adopt", "keygen"])
 def test_every_command_shows_an_example(command: str) -> None:
     assert "Example: semc-client" in run(command, "--help").stdout
 

@@ -12,6 +12,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from client.progress import Progress
+from client.round_log import read_rounds
 from client.round_update import RoundUpdate
 from client.training_round import SiteTrainer
 from semc.checkpoint import load_state, saved_states
@@ -105,6 +106,37 @@ def test_local_state_is_bit_identical_after_foreign_weights_came_and_were_only_e
         kept = {name: tensor for name, tensor in before.items() if name.startswith("network/")}
         assert {f"network/{name}" for name in after} == kept.keys()
         assert all(torch.equal(kept[f"network/{name}"], tensor) for name, tensor in after.items())
+
+
+@pytest.mark.parametrize("policy", ["clear", "keep", "refresh"])
+def test_every_queue_policy_replays_bit_for_bit_and_its_drift_stays_at_the_site(
+    site: SiteConfig, policy: str
+) -> None:
+    study = parse_study(STUDY_TEXT, {"objective.queue_on_update": policy})
+    trainer = SiteTrainer(site, study)
+    one = trainer.run_round(1, FIRST)
+    pushed = saved(site, study, 1)["objective/queue.ids"]
+    assert set(pushed[pushed >= 0].tolist()) <= {row.index for row in trainer._data.train}
+    two = trainer.run_round(2, one.shared)
+    left_behind, log = saved(site, study, 2), read_rounds(trainer._state.folder)
+    valid = int(left_behind["objective/queue.valid"].sum())
+    assert valid == 2 * 4 * (1 if policy == "clear" else 2), "two steps of four images, one key each"
+    assert [entry.round for entry in log] == [1, 2]
+    assert "queue_drift_cosine" not in log[0].terms, "the first round has no old keys"
+    assert ("queue_drift_cosine" in log[1].terms) == (policy != "clear")
+    if policy != "clear":
+        assert -1 <= log[1].terms["queue_drift_cosine"] < 1
+    assert two.metrics.keys() <= METRIC_NAMES
+    assert not any("queue" in name or "drift" in name for name in (*two.metrics, *two.shared))
+    trainer.evaluate(one.shared, 1)
+    for again in (trainer, SiteTrainer(site, study)):
+        replayed = again.run_round(2, one.shared)
+        assert same(replayed.shared, two.shared)
+        assert counts(replayed) == counts(two)
+        assert same(saved(site, study, 2), left_behind)
+        assert read_rounds(trainer._state.folder) == log
+    unjudged = SiteTrainer(site, study).run_round(2, one.shared, judge_incoming=False)
+    assert same(unjudged.shared, two.shared)
 
 
 def test_state_and_update_share_nothing(site: SiteConfig) -> None:

@@ -12,6 +12,7 @@ from torch.nn import functional
 
 from semc.exit_codes import ExitCode, SemcError
 from semc.losses import (
+    calibrated_margin,
     cross_entropy,
     inverse_frequency_cross_entropy,
     logit_adjusted_cross_entropy,
@@ -62,6 +63,29 @@ def test_logit_adjustment_equals_a_softmax_over_the_classes_present(tau: float, 
     assert logits.grad is not None
     assert bool(torch.isfinite(logits.grad).all())
     assert bool((logits.grad[:, 2] == 0).all())
+
+
+@settings(max_examples=25, deadline=None)
+@given(tau=st.sampled_from([0.0, 0.5, 1.0, 3.0]), seed=st.integers(0, 1000))
+def test_fedlc_equals_a_softmax_with_margins_over_the_classes_present(tau: float, seed: int) -> None:
+    logits, labels = scores(seed)
+    loss = logit_adjusted_cross_entropy(logits, labels, calibrated_margin(COUNTS, tau))
+    margin = {c: tau / math.sqrt(math.sqrt(n)) for c, n in ((0, 10), (1, 2), (3, 28))}
+    for row, y, value in zip(logits.tolist(), labels.tolist(), loss.tolist(), strict=True):
+        mass = sum(math.exp(row[c] - margin[c]) for c in margin)
+        assert value == pytest.approx(-math.log(math.exp(row[y] - margin[y]) / mass), rel=1e-5)
+    loss.sum().backward()
+    assert logits.grad is not None
+    assert bool(torch.isfinite(logits.grad).all())
+    assert bool((logits.grad[:, 2] == 0).all())
+
+
+def test_fedlc_asks_a_larger_margin_of_the_rarer_class() -> None:
+    at_rest = torch.zeros(2, 4)
+    loss_B = logit_adjusted_cross_entropy(at_rest, torch.tensor([1, 3]), calibrated_margin(COUNTS, 1.0))
+    assert loss_B[0] > loss_B[1]
+    gap = loss_B[0] - loss_B[1]
+    assert gap.item() == pytest.approx(2**-0.25 - 28**-0.25, abs=1e-6)
 
 
 def test_plain_cross_entropy_does_push_an_absent_class_down() -> None:

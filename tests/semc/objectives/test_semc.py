@@ -48,7 +48,7 @@ def assert_same_state(one: Objective, other: Objective) -> None:
 
 @pytest.mark.parametrize("anchors", ["first", "all"])
 @pytest.mark.parametrize("mc_loss", ["supcon_selfcon", "gpaco"])
-@pytest.mark.parametrize("cross_entropy", ["plain", "inverse_frequency", "logit_adjusted"])
+@pytest.mark.parametrize("cross_entropy", ["plain", "inverse_frequency", "logit_adjusted", "fedlc"])
 def test_the_total_is_the_papers_sum(anchors: str, mc_loss: str, cross_entropy: str) -> None:
     """Equations 13-15 and 19 element by element, with a part-filled queue."""
     balance = {} if mc_loss == "supcon_selfcon" else {"expert_ce_weight": 0.0, "importance_weight": 0.0}
@@ -76,7 +76,8 @@ def test_the_total_is_the_papers_sum(anchors: str, mc_loss: str, cross_entropy: 
     assert len(pool.labels_P) == 15 + 24
     rows = 5 if anchors == "first" else 15
     prior = torch.tensor([0.5, 0.125, 0.375], dtype=torch.float64)
-    offset = prior.log() if cross_entropy == "logit_adjusted" else torch.zeros(3, dtype=torch.float64)
+    margin = -(torch.tensor(COUNTS, dtype=torch.float64) ** -0.25)
+    offset = {"logit_adjusted": prior.log(), "fedlc": margin}.get(cross_entropy, torch.zeros_like(prior))
 
     if mc_loss == "gpaco":
         settings = {"temperature": 0.2, "alpha": 0.05, "beta": 1.0, "smoothing": 0.1}
