@@ -13,6 +13,7 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from semc.config import StudyConfig, load_site, parse_study
 from semc.metrics import Confusion
@@ -20,7 +21,12 @@ from semc.reporting.predictions import Predictions
 from semc.reporting.result import StudyResult
 from simulation.arms import Arm
 from simulation.pooled_site import POOLED, pool_sites
-from simulation.run import SITE_FILE, Resources, prepare, run_simulation
+from simulation.run import SITE_FILE, Resources, SimulatedRun, prepare, run_simulation
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from client.training_round import SiteTrainer
 
 Curve = list[tuple[int, float]]
 """(round, macro-F1) pairs."""
@@ -50,8 +56,8 @@ class _Job:
     test_files: dict[str, Path]
     test_sites: tuple[str, ...]
     threads: int = 1
-    checkpoints: Path | None = None
-    """Where a federation's last weights are; None: the site trains alone first."""
+    federation: Path | None = None
+    """Folder of the run whose last weights the site uses; None: the site trains alone first."""
     shared_model: bool = False
     """The model is everyone's: file it under no site's name."""
 
@@ -111,12 +117,12 @@ def _federated(
             state=run.site_file(name).parent / "state",
             test_files={other: run.site_file(other) for other in names},
             test_sites=names if one_model or cross_site else (name,),
-            checkpoints=run.server_folder / "checkpoints",
+            federation=run.folder,
             shared_model=one_model,
         )
         for name in (names[:1] if one_model else names)
     ]
-    return _in_processes(jobs), _curves(result)
+    return _in_processes(jobs), round_curves(result)
 
 
 def _local(
@@ -178,24 +184,33 @@ def _in_processes(jobs: list[_Job]) -> list[Predictions]:
 def _answers(job: _Job) -> list[Predictions]:
     """Obtain one model and score it, in this process."""
     from client.training_round import SiteTrainer
-    from semc.wire import pack, unpack
-    from server.round_checkpoint import load_model
     from simulation.local_only import train_alone
     from simulation.scoring import ModelName, Scorer
 
     study = parse_study(job.study_text)
-    if job.checkpoints is None:
+    if job.federation is None:
         trainer, shared = train_alone(study, job.site, job.site_file, job.state, threads=job.threads)
     else:
         trainer = SiteTrainer(load_site(job.site_file), study)
-        dtype = study.federation.wire_dtype  # what a site would receive
-        shared = unpack(pack(load_model(job.checkpoints), dtype), trainer.shared_shapes, dtype)
+        shared = received_weights(SimulatedRun(study, job.federation), trainer)
     network = trainer.model_in_use(shared, study.federation.rounds)
     name = ModelName(job.arm, job.seed, "" if job.shared_model else job.site)
     return Scorer(study, job.test_files).score(network, name, job.test_sites)
 
 
-def _curves(result: StudyResult) -> dict[str, Curve]:
+def received_weights(run: SimulatedRun, trainer: SiteTrainer) -> dict[str, Tensor]:
+    """Return a finished run's last weights as a site would receive them."""
+    from semc.wire import pack, unpack
+    from server.round_checkpoint import load_model
+    from server.run_folder import RunFolder
+
+    dtype = run.study.federation.wire_dtype
+    tensors = load_model(RunFolder(run.server_folder).checkpoints)
+    return unpack(pack(tensors, dtype), trainer.shared_shapes, dtype)
+
+
+def round_curves(result: StudyResult) -> dict[str, Curve]:
+    """Return site to the test macro-F1 of each round's weights."""
     curves: dict[str, Curve] = {}
     for item in result.rounds:
         for site, counts in item.test.items():

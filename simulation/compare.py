@@ -1,0 +1,154 @@
+"""`semc-sim compare`: arms x seeds on one study and one set of sites, to one table and one report."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+
+from rich.console import Console
+
+from semc.config import StudyConfig
+from semc.reporting.laboratory import LaboratoryContents, build_laboratory_report, laboratory_markdown
+from semc.reporting.predictions import Predictions, write_predictions
+from semc.reporting.tidy import tidy_csv
+from simulation.arm_run import ArmRun, run_arm
+from simulation.arms import Arm, parse_arms
+from simulation.laboratory_data import describe_sites
+from simulation.run import Resources
+from simulation.tasks import PREDICTIONS, Task, data_digest, run_tasks
+
+CSV, MARKDOWN, REPORT = "results.csv", "tables.md", "report.html"
+
+
+@dataclass(frozen=True)
+class Laboratory:
+    """What every experiment of the laboratory is given.
+
+    Attributes:
+        study: The study that arms are variations of.
+        sites: Folder made by `semc-sim sites`.
+        out: Folder for everything; tasks finished there earlier are not repeated.
+        seeds: Of the training; the images and their splits stay.
+        resources: What one virtual site may use.
+        keep_models: Leave weights and site states on the disk.
+        console: Shows progress.
+    """
+
+    study: StudyConfig
+    sites: Path
+    out: Path
+    seeds: Sequence[int]
+    resources: Resources = field(default_factory=Resources)
+    keep_models: bool = False
+    console: Console = field(default_factory=Console)
+
+
+def compare(laboratory: Laboratory, arm_names: Sequence[str], *, cross_site: bool = True) -> Path:
+    """Run arms x seeds and write `results.csv`, `predictions.parquet`, `tables.md` and `report.html`.
+
+    Args:
+        laboratory: Study, sites, seeds.
+        arm_names: Arms as :func:`simulation.arms.parse_arm` reads them; the first federated one is judged.
+        cross_site: Also score each site's model on all other sites' images.
+
+    Returns:
+        The report.
+
+    Raises:
+        SemcError: A wrong arm, or a setting that does not go with the study, before anything is trained; later
+            whatever a run refuses.
+    """
+    arms = parse_arms(arm_names)
+    tasks = arm_tasks(laboratory, arms, cross_site=cross_site)
+    runs = run_tasks(tasks, laboratory.console, keep_models=laboratory.keep_models)
+    judged = next((arm.name for arm in arms if arm.kind == "federated"), "")
+    names = ", ".join(laboratory.study.federation.sites)
+    question = f"Does {laboratory.study.name} hold across {names}, and what does training together gain?"
+    return write_laboratory(laboratory, runs, [arm.name for arm in arms], question, judged)
+
+
+def arm_tasks(laboratory: Laboratory, arms: Sequence[Arm], *, cross_site: bool) -> list[Task]:
+    """Return arms x seeds as tasks; all studies are built, and refused, before any is trained."""
+    digest = data_digest(laboratory.sites, laboratory.study.federation.sites)
+    return [
+        Task(
+            name=f"{arm.name}, seed {seed}",
+            folder=laboratory.out / "arms" / arm.name / f"seed-{seed}",
+            study=(study := arm.study(laboratory.study, seed)),
+            data_digest=digest,
+            train=partial(_train, arm, study, laboratory.sites, laboratory.resources, cross_site),
+        )
+        for seed in laboratory.seeds
+        for arm in arms
+    ]
+
+
+def _train(
+    arm: Arm, study: StudyConfig, sites: Path, resources: Resources, cross_site: bool, folder: Path
+) -> ArmRun:
+    return run_arm(arm, study, sites, folder, resources, cross_site=cross_site)
+
+
+def write_laboratory(
+    laboratory: Laboratory, runs: Sequence[ArmRun], order: Sequence[str], question: str, judged: str
+) -> Path:
+    """Write the record, the tables and the report of finished runs.
+
+    Args:
+        laboratory: Where and of what.
+        runs: All of them.
+        order: Arms in the order of the tables.
+        question: What the experiment asks.
+        judged: The arm the answer is about; "" leaves it to the report.
+
+    Returns:
+        The report.
+    """
+    place = {name: number for number, name in enumerate(order)}
+    records = sorted(
+        (record for run in runs for record in run.predictions), key=lambda record: place.get(record.arm, 0)
+    )
+    data = describe_sites(laboratory.study, laboratory.sites)
+    contents = LaboratoryContents(
+        title=laboratory.study.name,
+        question=question,
+        predictions=records,
+        classes=laboratory.study.data.classes,
+        site_counts=data.counts,
+        centre_kind=data.centre_kind,
+        centre_rule=data.centre_rule,
+        phantom=data.phantom,
+        curves=_curves(runs),
+        settings=laboratory.study.model_dump(mode="json"),
+        digest=laboratory.study.digest(),
+        sample_images=data.sample_images,
+        notes=data.notes,
+        main_arm=judged,
+    )
+    _write(laboratory.out, records, contents)
+    return build_laboratory_report(contents, laboratory.out / REPORT)
+
+
+def _write(out: Path, records: Sequence[Predictions], contents: LaboratoryContents) -> None:
+    write_predictions(out / PREDICTIONS, records, contents.classes)
+    (out / CSV).write_text(tidy_csv(records), encoding="utf-8")
+    (out / MARKDOWN).write_text(laboratory_markdown(contents), encoding="utf-8")
+
+
+def _curves(runs: Sequence[ArmRun]) -> dict[str, dict[str, list[tuple[int, float]]]]:
+    """Return arm to site to (round, macro-F1), the mean over seeds."""
+    collected: dict[str, dict[str, dict[int, list[float]]]] = {}
+    for run in runs:
+        for site, curve in run.curves.items():
+            rounds = collected.setdefault(run.predictions[0].arm, {}).setdefault(site, {})
+            for number, score in curve:
+                rounds.setdefault(number, []).append(score)
+    return {
+        arm: {
+            site: [(number, sum(scores) / len(scores)) for number, scores in sorted(rounds.items())]
+            for site, rounds in sites.items()
+        }
+        for arm, sites in collected.items()
+    }

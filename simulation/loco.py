@@ -1,0 +1,99 @@
+"""`semc-sim loco`: leave-one-centre-out. What does a federation offer a hospital that took no part in it?
+
+Each centre is left out in turn. The federation of the others meets it (a) as it is, with the mean of the training
+sites' batch-norm statistics, (b) with statistics re-estimated from n unlabelled images of the centre, as
+`semc-client adopt` does, (c) after a short fine-tuning of the classifiers on a tenth of its labelled patients. Beside
+them stand (d) the centre alone with all its labels and (e) all centres' images in one place.
+
+Arms that share their statistics blend (b) with the federation's (N0 = 32 images); where statistics never travel there is
+nothing to blend with, and the mean of (a) exists in a simulation only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+from semc.config import StudyConfig
+from semc.exit_codes import ExitCode, SemcError
+from semc.reporting.predictions import Predictions
+from simulation.arm_run import ArmRun
+from simulation.arms import Arm, parse_arm
+from simulation.compare import Laboratory, arm_tasks, write_laboratory
+from simulation.left_out import leave_out
+from simulation.tasks import Task, data_digest, run_tasks
+
+DEFAULT_IMAGES = (16, 64, 256)
+
+
+def loco(
+    laboratory: Laboratory, arm_name: str, *, centres: Sequence[str] = (), images: Sequence[int] = DEFAULT_IMAGES
+) -> Path:
+    """Run every left-out centre with every seed, and the two yardsticks, and write tables and report.
+
+    Args:
+        laboratory: Study, sites, seeds; finished arms `local` and `pooled` of a comparison in the same folder serve.
+        arm_name: The federated arm.
+        centres: Centres to leave out; none = each in turn.
+        images: Numbers of unlabelled images for the statistics.
+
+    Returns:
+        The report.
+
+    Raises:
+        SemcError: USAGE before anything is trained; later whatever a run refuses.
+    """
+    arm = parse_arm(arm_name)
+    names = laboratory.study.federation.sites
+    unknown = [centre for centre in centres if centre not in names]
+    if arm.kind != "federated" or unknown or len(names) < 3:
+        raise SemcError(
+            ExitCode.USAGE,
+            f"Leave-one-centre-out needs a federated arm and three sites or more: '{unknown[0] if unknown else arm.name}'.",
+            f"--arm silo, --centres any of {','.join(names)}",
+        )
+    tasks = [
+        _task(laboratory, arm, centre, seed, tuple(images))
+        for seed in laboratory.seeds
+        for centre in centres or names
+    ]
+    yardsticks = arm_tasks(laboratory, [parse_arm("local"), parse_arm("pooled")], cross_site=True)
+    runs = run_tasks([*yardsticks, *tasks], laboratory.console, keep_models=laboratory.keep_models)
+    chosen = set(centres or names)
+    records = [_as_condition(run, chosen) for run in runs[: len(yardsticks)]] + runs[len(yardsticks) :]
+    question = f"What does the federation ({arm.name}) offer a centre that took no part in it?"
+    return write_laboratory(laboratory, records, [arm.name], question, arm.name)
+
+
+def _task(laboratory: Laboratory, arm: Arm, centre: str, seed: int, images: tuple[int, ...]) -> Task:
+    study = without(arm.study(laboratory.study, seed), centre)
+    return Task(
+        name=f"{arm.name} without {centre}, seed {seed}, images {images}",
+        folder=laboratory.out / "left_out" / arm.name / centre / f"seed-{seed}",
+        study=study,
+        data_digest=data_digest(laboratory.sites, laboratory.study.federation.sites),
+        train=partial(
+            leave_out, arm.name, study, centre, images, laboratory.sites, resources=laboratory.resources
+        ),
+    )
+
+
+def without(study: StudyConfig, centre: str) -> StudyConfig:
+    """Return the study without one of its sites."""
+    federation = study.federation
+    others = tuple(name for name in federation.sites if name != centre)
+    return study.model_copy(
+        update={"federation": federation.model_copy(update={"sites": others, "quorum": None})}
+    )
+
+
+def _as_condition(run: ArmRun, centres: set[str]) -> ArmRun:
+    """Return a yardstick's answers as conditions of left-out centres."""
+    records: list[Predictions] = [
+        replace(record, protocol="loco", condition=record.arm)
+        for record in run.predictions
+        if record.protocol == "per_site" and record.test_site in centres
+    ]
+    return ArmRun(records, {}, run.seconds)

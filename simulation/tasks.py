@@ -1,0 +1,138 @@
+"""Resumable pieces of a laboratory: what is finished is read back, what is not is trained in a process of its own.
+
+A task owns a folder. It is finished once `finished.json` stands there with the task's digest; a folder without it is
+what an interruption left, and is removed. Weights and site states, which can be gigabytes, go once the answers are
+recorded, unless they are to be kept.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from multiprocessing import get_context
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from semc.config import StudyConfig
+from semc.reporting.predictions import read_predictions, write_predictions
+from simulation.arm_run import ArmRun, Curve
+
+PREDICTIONS = "predictions.parquet"
+_FINISHED = "finished.json"
+_WORK = "work"
+
+
+class _Finished(BaseModel):
+    """What stands in `finished.json`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    digest: str
+    seconds: float
+    curves: dict[str, list[tuple[int, float]]] = {}
+
+
+@dataclass(frozen=True)
+class Task:
+    """One arm, or one left-out centre, with one seed.
+
+    Attributes:
+        name: For people.
+        folder: Its own folder.
+        study: The study trained, for its digest and classes.
+        data_digest: Of the sites; other images are another task.
+        train: Trains into the folder it is given and returns the answers; picklable.
+    """
+
+    name: str
+    folder: Path
+    study: StudyConfig
+    data_digest: str
+    train: Callable[[Path], ArmRun]
+
+    @property
+    def digest(self) -> str:
+        """Return what the task's result depends on."""
+        return hashlib.sha256(f"{self.name}\n{self.study.digest()}\n{self.data_digest}".encode()).hexdigest()
+
+    def finished(self) -> ArmRun | None:
+        """Return what an earlier run left, or None where the task is still to be done."""
+        try:
+            found = _Finished.model_validate_json((self.folder / _FINISHED).read_text(encoding="utf-8"))
+        except (OSError, ValidationError):
+            return None
+        if found.digest != self.digest:
+            return None
+        predictions, _ = read_predictions(self.folder / PREDICTIONS)
+        curves: dict[str, Curve] = {site: list(curve) for site, curve in found.curves.items()}
+        return ArmRun(predictions, curves, found.seconds)
+
+    def record(self, run: ArmRun) -> None:
+        """Write what training left; the task is finished afterwards."""
+        write_predictions(self.folder / PREDICTIONS, run.predictions, self.study.data.classes)
+        content = _Finished(digest=self.digest, seconds=run.seconds, curves=run.curves)
+        part = self.folder / f".{_FINISHED}.part"
+        part.write_text(content.model_dump_json(indent=1), encoding="utf-8")
+        part.replace(self.folder / _FINISHED)
+
+
+def data_digest(sites: Path, names: Iterable[str]) -> str:
+    """Return the SHA-256 of the named sites' manifests and site files."""
+    digest = hashlib.sha256()
+    for name in sorted(names):
+        for file in ("site.yaml", "manifest.csv"):
+            digest.update((sites / name / file).read_bytes())
+    return digest.hexdigest()
+
+
+def run_tasks(tasks: Sequence[Task], console: Console, *, keep_models: bool = False) -> list[ArmRun]:
+    """Return every task's result, training those that are not finished, one after the other.
+
+    Args:
+        tasks: In the order to be run.
+        console: Shows progress and the time left.
+        keep_models: Leave weights and site states on the disk.
+
+    Raises:
+        SemcError: What a task refuses; finished ones are kept for the next call.
+    """
+    results: list[ArmRun] = []
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(elapsed_when_finished=False),
+    )
+    with Progress(*columns, console=console, speed_estimate_period=36_000) as progress:
+        bar = progress.add_task("", total=len(tasks))
+        for task in tasks:
+            progress.update(bar, description=task.name)
+            run = task.finished()
+            if run is None:
+                run = _train(task, keep_models=keep_models)
+                progress.console.print(f"{task.name}: {run.seconds:.0f} s", highlight=False)
+            results.append(run)
+            progress.advance(bar)
+    return results
+
+
+def _train(task: Task, *, keep_models: bool) -> ArmRun:
+    """Train one task from the beginning in a fresh process, so that nothing of one arm is left to the next."""
+    shutil.rmtree(task.folder, ignore_errors=True)
+    task.folder.mkdir(parents=True)
+    (task.folder / "study.json").write_text(json.dumps(task.study.model_dump(mode="json"), indent=1))
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+        run = pool.submit(task.train, task.folder / _WORK).result()
+    task.record(run)
+    if not keep_models:
+        shutil.rmtree(task.folder / _WORK, ignore_errors=True)
+    return run
