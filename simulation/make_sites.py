@@ -16,12 +16,13 @@ from rich.table import Table
 
 from semc.config.section import Section
 from semc.config.site import SplitConfig
+from semc.datasets.cohort_table import CohortOptions, ViewSource
 from semc.datasets.phantom import PLANES, PhantomConfig, write_phantom
 from semc.datasets.phantom.write import DESCRIPTION
 from semc.datasets.sample import SourceRow
 from semc.exit_codes import ExitCode, SemcError
 from simulation.centres import pooled, site_name, usable_centres
-from simulation.cohort import Cohort, read_cohort
+from simulation.cohort import Cohort, read_cohort, read_tables
 from simulation.partition import PartitionConfig, PartitionKind, partition_patients
 from simulation.site_folder import SiteCounts, write_site
 
@@ -35,7 +36,15 @@ class SitesRequest(Section):
     """What `semc-sim sites` is asked for."""
 
     source: str = "phantom"
-    """`phantom`, or a folder with index.csv / manifest.csv or LP2025 folders."""
+    """`phantom`, or a folder in any layout of semc/datasets/README.md."""
+    joined_with: tuple[str, ...] = ()
+    """Further folders, joined with the source on the classes they share."""
+    cohort: str | None = None
+    """Name of the source's layout; None = recognise it."""
+    task: str | None = None
+    """What the labels tell, where the cohort has several tasks; None = its default."""
+    view_source: ViewSource = "tag"
+    """FPUS23's views: from the frame's tag, or from the sweep in the stream's name."""
     partition: Literal["auto", PartitionKind] = "auto"
     """auto = the `num_sites` largest usable centres where the source has centres, else iid by patient."""
     num_sites: int = Field(default=3, ge=1, le=1000)
@@ -43,7 +52,7 @@ class SitesRequest(Section):
     site_names: tuple[str, ...] | None = None
     """Names of the sites, in order; None = the centres' names, or site_1, site_2, ..."""
     centre_columns: tuple[str, ...] = ()
-    """Columns that name the centre; empty = what is known of the table."""
+    """Columns that name the centre; empty = the cohort's default (`semc-sim inspect` lists the others)."""
     keep_centres: tuple[str, ...] | None = None
     """Only these centres, as "Voluson E6 x Op. 1" or by site name."""
     min_patients: int = Field(default=3, ge=1)
@@ -93,19 +102,21 @@ def make_sites(request: SitesRequest, out: Path) -> dict[str, SiteCounts]:
     """
     out.mkdir(parents=True, exist_ok=True)
     _remove_earlier(out)
-    with TemporaryDirectory(dir=out, prefix=".phantom-") as folder:
+    with TemporaryDirectory(dir=out, prefix=".source-") as folder:
+        sources = [Path(folder), *(Path(name) for name in request.joined_with)]
         if request.source == "phantom":
             write_phantom(_phantom_config(request), Path(folder), workers=_DRAWING_PROCESSES)
             shutil.copyfile(Path(folder) / DESCRIPTION, out / DESCRIPTION)
-            source = Path(folder)
         else:
-            source = Path(request.source)
+            sources[0] = Path(request.source)
+        options = CohortOptions(request.task, request.view_source)
         cohort = read_cohort(
-            source,
+            read_tables(sources, request.cohort, options),
             centre_columns=request.centre_columns,
             where=request.where,
             classes=request.classes,
             allow_ungrouped=request.allow_ungrouped,
+            stills=Path(folder) / "stills",
         )
         parts = _parts(cohort, request)
         split = SplitConfig(
@@ -115,11 +126,15 @@ def make_sites(request: SitesRequest, out: Path) -> dict[str, SiteCounts]:
         )
         counts = {name: write_site(out / name, cohort, parts[name], split) for name in sorted(parts)}
     summary = {
-        "source": "phantom" if request.source == "phantom" else source.name,
+        "source": "phantom" if request.source == "phantom" else " + ".join(path.name for path in sources),
+        "cohort": cohort.table.cohort,
+        "task": cohort.table.task,
         "synthetic": request.source == "phantom",
         "partition": request.partition,
-        "centre_kind": cohort.rule.centre_kind if request.source != "phantom" else "synthetic",
-        "centre_columns": list(cohort.rule.centre_columns),
+        "centre_kind": cohort.rule.kind if request.source != "phantom" else "synthetic",
+        "centre_columns": list(cohort.rule.columns),
+        "licence": cohort.table.licence,
+        "notes": list(cohort.table.notes),
         "rows_left_out": cohort.num_left_out,
         "seed": request.seed,
         "sites": {name: count.model_dump(mode="json") for name, count in counts.items()},

@@ -7,8 +7,6 @@ site's folder, which a site refuses.
 from __future__ import annotations
 
 import csv
-import os
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -21,6 +19,7 @@ from semc.datasets.phantom.write import MANIFEST_COLUMNS
 from semc.datasets.sample import SourceRow
 from semc.datasets.site_data import build_site_data
 from semc.datasets.splits import split_rows
+from semc.datasets.stills import link_or_copy
 from semc.exit_codes import SemcError
 from simulation.cohort import Cohort
 
@@ -65,7 +64,7 @@ def write_site(folder: Path, cohort: Cohort, rows: Sequence[SourceRow], split: S
             file = row.path.relative_to(cohort.root)
             target = images / file
             target.parent.mkdir(parents=True, exist_ok=True)
-            _link(row.path, target)
+            link_or_copy(row.path, target)
             group = "" if row.index in cohort.ungrouped else row.group
             cells = (cohort.classes[row.label], group, folder.name, row.split or "", row.acquisition)
             writer.writerow((f"images/{file.as_posix()}", *cells, row.device or row.centre, row.frame))
@@ -104,10 +103,3 @@ def _feasible(split: SplitConfig, rows: Sequence[SourceRow], num_classes: int) -
     if any(row.split == "validation" for row in split_rows(rows, split, num_classes)):
         return split
     return split.model_copy(update={"validation_fraction": 0.0})
-
-
-def _link(source: Path, target: Path) -> None:
-    try:
-        os.link(source, target)
-    except OSError:
-        shutil.copyfile(source, target)
