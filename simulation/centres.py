@@ -53,6 +53,22 @@ def usable_centres(cohort: Cohort, min_patients: int, keep: Sequence[str] | None
     return dict(sorted(usable.items(), key=lambda item: (-item[1], item[0])))
 
 
+def why_unusable(cohort: Cohort, min_patients: int) -> str:
+    """Tell why no centre of a cohort can be a site, in one sentence."""
+    labels: dict[str, set[int]] = {}
+    for row in cohort.rows:
+        labels.setdefault(row.centre, set()).add(row.label)
+    num_single = sum(len(found) == 1 for found in labels.values())
+    if not cohort.rule.columns:
+        return "The source has no centres of its own."
+    if num_single == len(labels):
+        return f"Each of the {len(labels)} centres holds a single class: the centre gives the class away."
+    return (
+        f"No centre of the source can be a site: of {len(labels)}, {num_single} hold a single class, "
+        f"the others fewer than {min_patients} patients."
+    )
+
+
 def pooled(centre: str, centres: dict[str, int]) -> str:
     """Return the usable centre that a centre's patients go to: itself, or POOLED where there is one."""
     return centre if centre in centres or POOLED not in centres else POOLED

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -32,6 +32,16 @@ class Format(StrEnum):
 FormatOption = Annotated[Format, typer.Option("--format", help="text for people, json for scripts.")]
 OutOption = Annotated[Path, typer.Option("--out", help="Folder for everything this command writes.")]
 
+CohortOption = Annotated[
+    str | None, typer.Option("--cohort", help="Layout of the folder, e.g. fpus23; default: recognised.")
+]
+TaskOption = Annotated[
+    str | None, typer.Option("--task", help="What the labels tell: fpus23 orientation | view | plane, ...")
+]
+ViewSourceOption = Annotated[
+    Literal["tag", "folder"], typer.Option(help="fpus23 views: by the frame's tag or the stream's name.")
+]
+
 
 @app.callback()
 def settings(
@@ -45,11 +55,12 @@ def settings(
 def sites(
     out: OutOption,
     source: Annotated[
-        str,
-        typer.Option(
-            "--from", help="'phantom', or a folder with index.csv / manifest.csv or LP2025 folders."
-        ),
-    ] = "phantom",
+        list[str] | None,
+        typer.Option("--from", help="'phantom' (default), or a folder; repeat to join on shared classes."),
+    ] = None,
+    cohort: CohortOption = None,
+    task: TaskOption = None,
+    view_source: ViewSourceOption = "tag",
     partition: Annotated[
         str,
         typer.Option(help="by_centre | iid | dirichlet | label_skew | quantity_skew; patients stay whole."),
@@ -83,6 +94,12 @@ def sites(
     allow_ungrouped: Annotated[
         bool, typer.Option(help="Accept images without a patient or stream key.")
     ] = False,
+    validation_fraction: Annotated[
+        float, typer.Option(min=0, max=0.9, help="Share for validation where the source has no such split.")
+    ] = 0.15,
+    test_fraction: Annotated[
+        float, typer.Option(min=0, max=0.9, help="Share for testing where the source has no such split.")
+    ] = 0.25,
     seed: Annotated[int, typer.Option(min=0, help="Seed of phantom and partition.")] = 0,
     output: FormatOption = Format.TEXT,
 ) -> None:
@@ -94,7 +111,11 @@ def sites(
 
     counts = make_sites(
         SitesRequest(
-            source=source,
+            source=(source or ["phantom"])[0],
+            joined_with=tuple((source or ["phantom"])[1:]),
+            cohort=cohort,
+            task=task,
+            view_source=view_source,
             partition=partition,
             num_sites=len(_words(names, ",")) or count,
             site_names=tuple(_words(names, ",")) or None,
@@ -109,6 +130,8 @@ def sites(
             image_size=image_size,
             severity=severity,
             allow_ungrouped=allow_ungrouped,
+            validation_fraction=validation_fraction,
+            test_fraction=test_fraction,
             seed=seed,
         ),
         out,
@@ -117,6 +140,70 @@ def sites(
         _print_json({name: count.model_dump(mode="json") for name, count in counts.items()})
     else:
         _print(sites_table(counts))
+
+
+@app.command()
+def phantom(
+    out: OutOption,
+    write_as: Annotated[
+        str,
+        typer.Option(
+            help="manifest | lp2025 | fpus23 | fpus23_planes | camus | camus_older | fetal_planes | "
+            "african_planes | pocus | dicom."
+        ),
+    ] = "manifest",
+    centres: Annotated[int, typer.Option(min=1, max=100, help="Hospitals to draw.")] = 3,
+    patients: Annotated[int, typer.Option(min=1, help="Training patients per hospital.")] = 12,
+    frames: Annotated[int, typer.Option(min=1, max=64, help="Frames per patient or stream.")] = 6,
+    image_size: Annotated[int, typer.Option(min=32, max=512, help="Image side, pixels.")] = 128,
+    severity: Annotated[float, typer.Option(min=0, max=1, help="How far the scanners differ.")] = 0.3,
+    seed: Annotated[int, typer.Option(min=0, help="Seed.")] = 0,
+) -> None:
+    """Write synthetic images in a real cohort's layout, to try its reader without anybody's data.
+
+    Example: semc-sim phantom --write-as camus --out camus && semc-sim sites --from camus --out hospitals
+    """
+    from semc.datasets.phantom import PhantomConfig
+    from semc.datasets.phantom.layouts import write_layout
+
+    config = PhantomConfig(
+        seed=seed,
+        centre_names=tuple(f"hospital_{number}" for number in range(1, centres + 1)),
+        patients_per_centre=patients,
+        test_patients_per_centre=max(1, patients // 3),
+        frames_per_patient=frames,
+        image_size=image_size,
+        severity=severity,
+    )
+    written = write_layout(config, write_as, out)
+    typer.echo(f"{len(written)} synthetic images in {out}")
+
+
+@app.command()
+def inspect(
+    data: Annotated[list[str], typer.Argument(help="Folder of a cohort; several are joined.")],
+    cohort: CohortOption = None,
+    task: TaskOption = None,
+    view_source: ViewSourceOption = "tag",
+    images: Annotated[
+        bool, typer.Option("--images/--no-images", help="Also decode the pictures: sizes, near duplicates.")
+    ] = True,
+    output: FormatOption = Format.TEXT,
+) -> None:
+    """Show a cohort before anything is trained: classes, patients, centres, near duplicates, shortcuts.
+
+    Example: semc-sim inspect fpus23 --task view
+    """
+    from simulation.inspect import inspect_source
+    from simulation.inspect_report import inspection_report
+
+    inspection = inspect_source(
+        [Path(folder) for folder in data], cohort=cohort, task=task, view_source=view_source, images=images
+    )
+    if output is Format.JSON:
+        typer.echo(inspection.model_dump_json(indent=2))
+    else:
+        _print(inspection_report(inspection))
 
 
 @app.command()

@@ -21,7 +21,7 @@ from semc.datasets.phantom import PLANES, PhantomConfig, write_phantom
 from semc.datasets.phantom.write import DESCRIPTION
 from semc.datasets.sample import SourceRow
 from semc.exit_codes import ExitCode, SemcError
-from simulation.centres import pooled, site_name, usable_centres
+from simulation.centres import pooled, site_name, usable_centres, why_unusable
 from simulation.cohort import Cohort, read_cohort, read_tables
 from simulation.partition import PartitionConfig, PartitionKind, partition_patients
 from simulation.site_folder import SiteCounts, write_site
@@ -118,7 +118,7 @@ def make_sites(request: SitesRequest, out: Path) -> dict[str, SiteCounts]:
             allow_ungrouped=request.allow_ungrouped,
             stills=Path(folder) / "stills",
         )
-        parts = _parts(cohort, request)
+        kind, parts = _parts(cohort, request)
         split = SplitConfig(
             validation_fraction=request.validation_fraction,
             test_fraction=request.test_fraction,
@@ -130,8 +130,10 @@ def make_sites(request: SitesRequest, out: Path) -> dict[str, SiteCounts]:
         "cohort": cohort.table.cohort,
         "task": cohort.table.task,
         "synthetic": request.source == "phantom",
-        "partition": request.partition,
-        "centre_kind": cohort.rule.kind if request.source != "phantom" else "synthetic",
+        "partition": kind,
+        "centre_kind": cohort.rule.kind
+        if kind == "by_centre" and request.source != "phantom"
+        else "synthetic",
         "centre_columns": list(cohort.rule.columns),
         "licence": cohort.table.licence,
         "notes": list(cohort.table.notes),
@@ -191,8 +193,8 @@ def _phantom_config(request: SitesRequest) -> PhantomConfig:
     return PhantomConfig(**settings)
 
 
-def _parts(cohort: Cohort, request: SitesRequest) -> dict[str, list[SourceRow]]:
-    """Return each site's rows."""
+def _parts(cohort: Cohort, request: SitesRequest) -> tuple[PartitionKind, dict[str, list[SourceRow]]]:
+    """Return the rule that was used and each site's rows."""
     patients = cohort.patients()
     centres = usable_centres(cohort, request.min_patients, request.keep_centres)
     kind: PartitionKind = "iid" if request.partition == "auto" and not centres else "by_centre"
@@ -202,8 +204,8 @@ def _parts(cohort: Cohort, request: SitesRequest) -> dict[str, list[SourceRow]]:
         if not centres:
             raise SemcError(
                 ExitCode.USAGE,
-                "No centre of the source has enough patients and two classes.",
-                "name other centre columns, or use partition iid",
+                why_unusable(cohort, request.min_patients),
+                "name other centre columns (`semc-sim inspect` lists them), or use partition iid",
             )
         limit = request.num_sites if request.partition == "auto" else len(centres)
         chosen = set(list(centres)[:limit])
@@ -227,7 +229,7 @@ def _parts(cohort: Cohort, request: SitesRequest) -> dict[str, list[SourceRow]]:
     for row in cohort.rows:
         if row.group in site_of:
             parts[site_of[row.group]].append(row)
-    return parts
+    return kind, parts
 
 
 def _remove_earlier(out: Path) -> None:
