@@ -5,6 +5,7 @@ Nothing is changed or merged here, and no message or figure names a patient: row
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -51,7 +52,7 @@ class CentreFacts(_Facts):
     """Images by centre and class, largest centre first; empty beyond MOST_CENTRES centres."""
     patients: dict[str, int]
     single_class: tuple[str, ...]
-    """Centres that cannot train: they hold one class."""
+    """Centres that cannot train: they hold one class; beyond MOST_CENTRES centres, too."""
     class_from_centre: Shortcut
 
 
@@ -167,19 +168,21 @@ def _rows(table: CohortTable) -> pd.DataFrame:
 
 def _centre_facts(table: CohortTable, rule: CentreRule, rows: pd.DataFrame) -> CentreFacts:
     centre = table.centre_of(rule)
-    order = [str(name) for name in centre.value_counts().index] if rule.columns else []
-    counts = pd.crosstab(centre, rows["label"])
-    patients = rows["group"].groupby(centre).nunique()
-    shown = order if len(order) <= MOST_CENTRES else []
+    names: list[str] = centre.tolist()
+    images = Counter(zip(names, rows["label"].tolist(), strict=True))
+    labels = sorted(set(rows["label"]))
+    order = [name for name, _ in Counter(names).most_common()] if rule.columns else []
+    seen = set(zip(names, rows["group"].tolist(), strict=True))
+    patients = Counter(name for name, _ in seen)
+    counts = {name: {label: images[name, label] for label in labels} for name in order}
+    few = len(order) <= MOST_CENTRES
     return CentreFacts(
         columns=rule.columns,
         kind=rule.kind,
         num_centres=len(order),
-        counts={
-            name: {str(label): int(counts.loc[name, label]) for label in counts.columns} for name in shown
-        },
-        patients={name: int(patients[name]) for name in shown},
-        single_class=tuple(name for name in shown if int((counts.loc[name] > 0).sum()) == 1),
+        counts=counts if few else {},
+        patients={name: patients[name] for name in order} if few else {},
+        single_class=tuple(name for name, own in counts.items() if sum(map(bool, own.values())) == 1),
         class_from_centre=shortcut(centre, rows["label"], rows["group"]),
     )
 
@@ -192,8 +195,8 @@ def _pictures(table: CohortTable, rows: pd.DataFrame) -> PictureFacts | None:
     sizes: dict[int, str] = {}
     brightness: dict[int, float] = {}
     hashes: list[NDArray[np.bool_]] = []
-    numbers = [int(number) for number in table.images.index]
-    for row, file, frame in zip(numbers, table.images["file"], frames, strict=True):
+    numbers: list[int] = table.images.index.tolist()
+    for row, file, frame in zip(numbers, table.images["file"], frames.tolist(), strict=True):
         try:
             pixels = read_still(locate(root, file, row), int(frame or 0), row)
         except SemcError:

@@ -21,7 +21,7 @@ from semc.datasets.phantom import PLANES, PhantomConfig, write_phantom
 from semc.datasets.phantom.write import DESCRIPTION
 from semc.datasets.sample import SourceRow
 from semc.exit_codes import ExitCode, SemcError
-from simulation.centres import pooled, site_name, usable_centres, why_unusable
+from simulation.centres import centres_left_out, pooled, site_name, usable_centres, why_unusable
 from simulation.cohort import Cohort, read_cohort, read_tables
 from simulation.partition import PartitionConfig, PartitionKind, partition_patients
 from simulation.site_folder import SiteCounts, write_site
@@ -124,12 +124,12 @@ def make_sites(request: SitesRequest, out: Path) -> dict[str, SiteCounts]:
             test_fraction=request.test_fraction,
             seed=request.seed,
         )
-        counts = {name: write_site(out / name, cohort, parts[name], split) for name in sorted(parts)}
+        counts = _write_sites(out, cohort, parts, split)
     summary = {
         "source": "phantom" if request.source == "phantom" else " + ".join(path.name for path in sources),
         "cohort": cohort.table.cohort,
         "task": cohort.table.task,
-        "synthetic": request.source == "phantom",
+        "synthetic": cohort.table.synthetic,
         "partition": kind,
         "centre_kind": cohort.rule.kind
         if kind == "by_centre" and request.source != "phantom"
@@ -138,6 +138,7 @@ def make_sites(request: SitesRequest, out: Path) -> dict[str, SiteCounts]:
         "licence": cohort.table.licence,
         "notes": list(cohort.table.notes),
         "rows_left_out": cohort.num_left_out,
+        "centres_left_out": centres_left_out(cohort, request.min_patients) if kind == "by_centre" else {},
         "seed": request.seed,
         "sites": {name: count.model_dump(mode="json") for name, count in counts.items()},
     }
@@ -230,6 +231,24 @@ def _parts(cohort: Cohort, request: SitesRequest) -> tuple[PartitionKind, dict[s
         if row.group in site_of:
             parts[site_of[row.group]].append(row)
     return kind, parts
+
+
+def _write_sites(
+    out: Path, cohort: Cohort, parts: dict[str, list[SourceRow]], split: SplitConfig
+) -> dict[str, SiteCounts]:
+    """Write the sites in name order; where one is refused, none stays behind."""
+    made: list[Path] = []
+    counts = {}
+    try:
+        for name in sorted(parts):
+            (out / name).mkdir()
+            made.append(out / name)
+            counts[name] = write_site(out / name, cohort, parts[name], split)
+    except BaseException:
+        for folder in made:
+            shutil.rmtree(folder, ignore_errors=True)
+        raise
+    return counts
 
 
 def _remove_earlier(out: Path) -> None:

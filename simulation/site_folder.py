@@ -47,7 +47,7 @@ def write_site(folder: Path, cohort: Cohort, rows: Sequence[SourceRow], split: S
     """Write a site's folder and read it back as the site will.
 
     Args:
-        folder: The new folder; its name is the site's.
+        folder: The new, empty folder; its name is the site's.
         cohort: Where the rows come from.
         rows: The site's images.
         split: How the site divides them; a site with too few patients goes without a validation split.

@@ -54,6 +54,7 @@ class CohortTable:
         licence: As the source states it.
         where: Column to the one value kept, unless the user filters otherwise.
         notes: What a user must know before believing a figure.
+        synthetic: Drawn by the phantom, whatever the layout says.
     """
 
     cohort: str
@@ -64,6 +65,17 @@ class CohortTable:
     task: str = ""
     where: Mapping[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    synthetic: bool = False
+
+    def as_synthetic(self) -> CohortTable:
+        """Return the table marked as the phantom's: no centre of it is real."""
+        return replace(
+            self,
+            centres=tuple(replace(rule, kind="synthetic") for rule in self.centres),
+            licence="synthetic images of this software",
+            notes=("synthetic phantom: for testing methods, nothing clinical",),
+            synthetic=True,
+        )
 
     def filtered(self, where: Mapping[str, str] | None = None) -> CohortTable:
         """Return the rows that a filter keeps; None or empty = the cohort's own filter.
@@ -80,8 +92,7 @@ class CohortTable:
     def centre_rule(self, columns: Sequence[str] = ()) -> CentreRule:
         """Return the rule of these columns, or the default rule without them.
 
-        Columns that no rule of the cohort names are a way of scanning at most, except in a table that has no
-        rule of its own kind to compare with.
+        Columns that no rule of the cohort names are a way of scanning at most.
 
         Raises:
             SemcError: USAGE for a column the table does not have.
@@ -91,7 +102,7 @@ class CohortTable:
         for column in columns:
             self._must_have(column)
         known = next((rule for rule in self.centres if rule.columns == tuple(columns)), None)
-        return known or CentreRule(tuple(columns), "acquisition")
+        return known or CentreRule(tuple(columns), "synthetic" if self.synthetic else "acquisition")
 
     def centre_of(self, rule: CentreRule) -> pd.Series:
         """Return each row's centre under a rule; empty where the rule has no columns."""

@@ -15,6 +15,7 @@ from semc.datasets.csv_manifest import MANIFEST
 from semc.datasets.fetal_planes import FETAL_BRAIN_PLANES, FETAL_PLANES
 from semc.datasets.fpus23 import FPUS23
 from semc.datasets.lp2025 import LP2025
+from semc.datasets.phantom.write import DESCRIPTION
 from semc.datasets.pocus_folder import POCUS
 from semc.exit_codes import ExitCode, SemcError
 
@@ -31,7 +32,7 @@ _WEAKNESS: tuple[CentreKind, ...] = ("real", "device", "acquisition", "synthetic
 def read_cohort_table(
     source: Path, name: str | None = None, options: CohortOptions | None = None
 ) -> CohortTable:
-    """Read a folder as the named cohort, or as the first whose layout it has.
+    """Read a folder as the named cohort, or as the first whose layout it has; the phantom's is synthetic.
 
     Raises:
         SemcError: DATA_NOT_FOUND (no folder, or no known layout), USAGE (no such cohort or task), and what the
@@ -45,7 +46,8 @@ def read_cohort_table(
             f"The cohort {reader.name} has no task '{options.task}'.",
             f"choose one of: {', '.join(reader.tasks)}" if reader.tasks else "leave --task out",
         )
-    return reader.read(source, options)
+    table = reader.read(source, options)
+    return table.as_synthetic() if (source / DESCRIPTION).is_file() else table
 
 
 def _reader(source: Path, name: str | None) -> CohortReader:
@@ -110,4 +112,5 @@ def join_tables(tables: Sequence[CohortTable]) -> CohortTable:
         centres=(CentreRule(("centre",), kind), CentreRule(("cohort",), "acquisition")),
         licence="; ".join(dict.fromkeys(table.licence for table in kept)),
         notes=tuple(dict.fromkeys(note for table in kept for note in table.notes)),
+        synthetic=any(table.synthetic for table in kept),
     )

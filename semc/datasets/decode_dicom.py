@@ -7,7 +7,10 @@ from the frame's own darkest to its brightest. Text burnt into the pixels stays.
 
 from __future__ import annotations
 
+import logging
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -33,8 +36,7 @@ def decode_dicom(path: Path, frame: int, max_pixels: int) -> NDArray[np.uint8]:
     Raises:
         ValueError: No such frame, too large, or no picture in it. Messages hold no tag values.
     """
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # pydicom's warnings quote tag values
+    with _silent():
         header = pydicom.dcmread(path, stop_before_pixels=True)
         num_frames = int(header.get("NumberOfFrames") or 1)
         if int(header.Rows) * int(header.Columns) > max_pixels:
@@ -49,6 +51,19 @@ def decode_dicom(path: Path, frame: int, max_pixels: int) -> NDArray[np.uint8]:
             return _grey_if_nearly(_eight_bit(stored))
         grey_HW = _grey(stored, header)
     return 255 - grey_HW if header.PhotometricInterpretation == "MONOCHROME1" else grey_HW
+
+
+@contextmanager
+def _silent() -> Iterator[None]:
+    """Keep pydicom's warnings and log lines to itself: they quote tag values."""
+    logger = logging.getLogger("pydicom")
+    before, logger.disabled = logger.disabled, True
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.disabled = before
 
 
 def _grey(stored_HW: NDArray[Any], header: pydicom.Dataset) -> NDArray[np.uint8]:

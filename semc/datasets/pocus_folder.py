@@ -1,7 +1,7 @@
-"""Point-of-care lung ultrasound: <label>/<file> with index.csv, or the curators' repository as it is.
+"""Point-of-care lung ultrasound: <label>/<file> with index.csv; the centre is the source.
 
-The upstream patient column is unreliable (one number per file, or one clip under two), so the group is either
-given by the index, or the join of everything that shares a patient number or a file's stem.
+The curators' own patient column is unreliable (one number per file, or one clip under two numbers), so a group must
+be given: derive it from the clips, not from that column.
 """
 
 from __future__ import annotations

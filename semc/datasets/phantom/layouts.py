@@ -15,7 +15,7 @@ from semc.datasets.phantom.layout_camus import write_camus
 from semc.datasets.phantom.layout_dicom import write_dicom
 from semc.datasets.phantom.layout_fpus23 import write_fpus23, write_fpus23_planes
 from semc.datasets.phantom.still import WrittenStill, all_frames, write_table
-from semc.datasets.phantom.write import Layout, phantom_file, write_phantom
+from semc.datasets.phantom.write import Layout, phantom_file, write_description, write_phantom
 from semc.exit_codes import ExitCode, SemcError
 
 PLANE_LABELS = {
@@ -57,7 +57,9 @@ def write_layout(config: PhantomConfig, name: str, out: Path) -> list[WrittenSti
     if most is not None and len(config.all_centres()) > most:
         raise SemcError(ExitCode.USAGE, f"The layout {name} has at most {most} centres.", "ask for fewer")
     out.mkdir(parents=True, exist_ok=True)
-    return LAYOUTS[name](config, out)
+    written = LAYOUTS[name](config, out)
+    write_description(config, out)
+    return written
 
 
 def write_fetal_planes(config: PhantomConfig, out: Path) -> list[WrittenStill]:

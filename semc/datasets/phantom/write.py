@@ -53,7 +53,7 @@ def write_phantom(config: PhantomConfig, out: Path, *, layout: Layout = "manifes
     else:
         for job in jobs:
             draw(job)
-    (out / DESCRIPTION).write_text(json.dumps(describe_phantom(config), indent=2) + "\n", encoding="utf-8")
+    write_description(config, out)
     if layout == "lp2025":
         return out
     manifest = out / "manifest.csv"
@@ -62,6 +62,11 @@ def write_phantom(config: PhantomConfig, out: Path, *, layout: Layout = "manifes
         writer.writerow(MANIFEST_COLUMNS)
         writer.writerows(_manifest_rows(frames, files))
     return manifest
+
+
+def write_description(config: PhantomConfig, out: Path) -> None:
+    """Write the file that marks a folder of images as synthetic."""
+    (out / DESCRIPTION).write_text(json.dumps(describe_phantom(config), indent=2) + "\n", encoding="utf-8")
 
 
 def describe_phantom(config: PhantomConfig) -> dict[str, Any]:
