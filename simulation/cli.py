@@ -107,7 +107,8 @@ def sites(
 
     Example: semc-sim sites --from phantom --sites 5 --severity 0.6 --out hospitals
     """
-    from simulation.make_sites import SitesRequest, make_sites, sites_table
+    from simulation.make_sites import SitesRequest, make_sites
+    from simulation.sites_summary import read_summary, sites_report
 
     counts = make_sites(
         SitesRequest(
@@ -139,7 +140,7 @@ def sites(
     if output is Format.JSON:
         _print_json({name: count.model_dump(mode="json") for name, count in counts.items()})
     else:
-        _print(sites_table(counts))
+        _print(sites_report(read_summary(out)))
 
 
 @app.command()

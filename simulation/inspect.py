@@ -118,7 +118,7 @@ def inspect_source(
         cohort: Name of their layout; None = recognise it.
         task: What the labels tell; None = the cohort's default.
         view_source: FPUS23's views by tag or by folder.
-        images: Decode the pictures, too; a table without any is described alone.
+        images: Decode the pictures, too; a source that holds none is described by its table.
 
     Raises:
         SemcError: What the cohort's reader refuses.
@@ -239,7 +239,7 @@ def _warnings(found: Inspection) -> list[str]:
         by = " x ".join(facts.columns)
         cue = facts.class_from_centre
         if _strong(cue):
-            warnings.append(f"the centre by {by} ({facts.kind}) {_tells(cue)} the class")
+            warnings.append(f"the centre by {by} ({facts.kind}) {_tells(cue, 'class')}")
         if facts.single_class:
             warnings.append(
                 f"by {by}, {len(facts.single_class)} of {facts.num_centres} centres hold one class only "
@@ -252,7 +252,7 @@ def _warnings(found: Inspection) -> list[str]:
         warnings.append(f"{len(pictures.unreadable_rows)} pictures are missing or cannot be decoded")
     for name, cue_of_size in (("centre", pictures.centre_from_size), ("class", pictures.class_from_size)):
         if cue_of_size is not None and _strong(cue_of_size):
-            warnings.append(f"the image size alone {_tells(cue_of_size)} the {name}")
+            warnings.append(f"the image size alone {_tells(cue_of_size, name)}")
     alike = pictures.near_duplicates
     if alike.across_patients:
         warnings.append(
@@ -266,11 +266,11 @@ def _strong(cue: Shortcut) -> bool:
     return cue.gain >= _GAIN or cue.cramers_v >= _STRONG
 
 
-def _tells(cue: Shortcut) -> str:
+def _tells(cue: Shortcut, target: str) -> str:
     """Tell a cue's worth; with few patients an association can be strong and of no use on the next one."""
     if cue.gain < _GAIN:
-        return f"goes with (Cramér's V {cue.cramers_v:.2f})"
+        return f"goes with the {target} (Cramér's V {cue.cramers_v:.2f})"
     return (
-        f"predicts (accuracy {cue.cue_accuracy:.2f} instead of {cue.blind_accuracy:.2f} on unseen patients, "
-        f"Cramér's V {cue.cramers_v:.2f})"
+        f"predicts the {target} (accuracy {cue.cue_accuracy:.2f} instead of {cue.blind_accuracy:.2f} on unseen "
+        f"patients, Cramér's V {cue.cramers_v:.2f})"
     )

@@ -5,14 +5,12 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Literal
 
 from pydantic import Field
-from rich.table import Table
 
 from semc.config.section import Section
 from semc.config.site import SplitConfig
@@ -25,8 +23,8 @@ from simulation.centres import centres_left_out, pooled, site_name, usable_centr
 from simulation.cohort import Cohort, read_cohort, read_tables
 from simulation.partition import PartitionConfig, PartitionKind, partition_patients
 from simulation.site_folder import SiteCounts, write_site
+from simulation.sites_summary import COUNTS_FILE, SitesSummary, read_site_counts, sites_table
 
-COUNTS_FILE = "sites.json"
 _DRAWING_PROCESSES = 2
 
 __all__ = ["COUNTS_FILE", "SiteCounts", "SitesRequest", "make_sites", "read_site_counts", "sites_table"]
@@ -125,56 +123,23 @@ def make_sites(request: SitesRequest, out: Path) -> dict[str, SiteCounts]:
             seed=request.seed,
         )
         counts = _write_sites(out, cohort, parts, split)
-    summary = {
-        "source": "phantom" if request.source == "phantom" else " + ".join(path.name for path in sources),
-        "cohort": cohort.table.cohort,
-        "task": cohort.table.task,
-        "synthetic": cohort.table.synthetic,
-        "partition": kind,
-        "centre_kind": cohort.rule.kind
-        if kind == "by_centre" and request.source != "phantom"
-        else "synthetic",
-        "centre_columns": list(cohort.rule.columns),
-        "licence": cohort.table.licence,
-        "notes": list(cohort.table.notes),
-        "rows_left_out": cohort.num_left_out,
-        "centres_left_out": centres_left_out(cohort, request.min_patients) if kind == "by_centre" else {},
-        "seed": request.seed,
-        "sites": {name: count.model_dump(mode="json") for name, count in counts.items()},
-    }
-    (out / COUNTS_FILE).write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
+    summary = SitesSummary(
+        source="phantom" if request.source == "phantom" else " + ".join(path.name for path in sources),
+        cohort=cohort.table.cohort,
+        task=cohort.table.task,
+        synthetic=cohort.table.synthetic,
+        partition=kind,
+        centre_kind=cohort.rule.kind if kind == "by_centre" else "synthetic",
+        centre_columns=cohort.rule.columns,
+        centres_left_out=centres_left_out(cohort, request.min_patients) if kind == "by_centre" else {},
+        rows_left_out=cohort.num_left_out,
+        licence=cohort.table.licence,
+        notes=cohort.table.notes,
+        seed=request.seed,
+        sites=counts,
+    )
+    (out / COUNTS_FILE).write_text(summary.model_dump_json(indent=2) + "\n", encoding="utf-8")
     return counts
-
-
-def read_site_counts(folder: Path) -> dict[str, SiteCounts]:
-    """Read the counts of sites made earlier.
-
-    Raises:
-        SemcError: DATA_NOT_FOUND where `folder` was not made by :func:`make_sites`.
-    """
-    try:
-        summary = json.loads((folder / COUNTS_FILE).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise SemcError(
-            ExitCode.DATA_NOT_FOUND,
-            f"The folder of sites has no readable {COUNTS_FILE}.",
-            "make it with `semc-sim sites`",
-        ) from error
-    return {name: SiteCounts.model_validate(counts) for name, counts in summary["sites"].items()}
-
-
-def sites_table(counts: dict[str, SiteCounts]) -> Table:
-    """Return the sites as a table for the terminal: images by split, patients, training images per class."""
-    table = Table(title="Sites")
-    for heading in ("site", "train", "validation", "test", "patients"):
-        table.add_column(heading, justify="left" if heading == "site" else "right")
-    for name in next(iter(counts.values())).class_counts:
-        table.add_column(name, justify="right")
-    for site, count in counts.items():
-        images = (count.num_train_images, count.num_validation_images, count.num_test_images)
-        cells = (*images, count.num_train_patients, *count.class_counts.values())
-        table.add_row(site, *(str(cell) for cell in cells))
-    return table
 
 
 def _phantom_config(request: SitesRequest) -> PhantomConfig:
@@ -257,3 +222,4 @@ def _remove_earlier(out: Path) -> None:
         for name in read_site_counts(out):
             shutil.rmtree(out / name, ignore_errors=True)
         (out / COUNTS_FILE).unlink()
+        (out / DESCRIPTION).unlink(missing_ok=True)

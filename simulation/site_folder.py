@@ -15,13 +15,15 @@ import yaml
 from semc.config.data import DataConfig
 from semc.config.section import Section
 from semc.config.site import SplitConfig, load_site
+from semc.datasets.link_image import link_image
 from semc.datasets.phantom.write import MANIFEST_COLUMNS
 from semc.datasets.sample import SourceRow
 from semc.datasets.site_data import build_site_data
 from semc.datasets.splits import split_rows
-from semc.datasets.stills import link_or_copy
 from semc.exit_codes import SemcError
 from simulation.cohort import Cohort
+
+__all__ = ["SITE_FILE", "SiteCounts", "link_image", "write_site"]
 
 SITE_FILE = "site.yaml"
 _SMALLEST_BATCH = 2
@@ -64,7 +66,7 @@ def write_site(folder: Path, cohort: Cohort, rows: Sequence[SourceRow], split: S
             file = row.path.relative_to(cohort.root)
             target = images / file
             target.parent.mkdir(parents=True, exist_ok=True)
-            link_or_copy(row.path, target)
+            link_image(row.path, target)
             group = "" if row.index in cohort.ungrouped else row.group
             cells = (cohort.classes[row.label], group, folder.name, row.split or "", row.acquisition)
             writer.writerow((f"images/{file.as_posix()}", *cells, row.device or row.centre, row.frame))

@@ -6,8 +6,6 @@ kept as they lie on disk: no resampling to square pixels, no transposition (Simp
 
 from __future__ import annotations
 
-import os
-import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,6 +21,7 @@ from semc.config.site import SiteDataConfig
 from semc.datasets.cohort_table import CohortTable
 from semc.datasets.decode import decode_image
 from semc.datasets.decode_dicom import decode_dicom
+from semc.datasets.link_image import link_image
 from semc.datasets.manifest import MANY_FRAMES, locate
 from semc.datasets.sample import SourceRow
 from semc.exit_codes import ExitCode, SemcError
@@ -83,17 +82,9 @@ def write_stills(table: CohortTable, folder: Path) -> CohortTable:
         if target != file:
             Image.fromarray(read_still(path, int(frame or 0), int(row))).save(place, compress_level=1)
         else:
-            link_or_copy(path, place)
+            link_image(path, place)
         written.append(target)
     return replace(table, root=folder, images=table.images.assign(file=written))
-
-
-def link_or_copy(source: Path, target: Path) -> None:
-    """Hard-link a file where the file system allows it, else copy it."""
-    try:
-        os.link(source, target)
-    except OSError:
-        shutil.copyfile(source, target)
 
 
 def _volume(path: Path, frame: int) -> NDArray[np.uint8]:

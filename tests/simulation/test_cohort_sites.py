@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import shutil
+from io import StringIO
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from semc.config import DataConfig, load_site
 from semc.datasets import SiteData, build_site_data
@@ -16,6 +18,7 @@ from semc.datasets.phantom.layouts import write_layout
 from semc.exit_codes import ExitCode, SemcError
 from simulation.cohort import read_cohort, read_tables
 from simulation.make_sites import SitesRequest, make_sites, read_site_counts
+from simulation.sites_summary import read_summary, sites_report
 
 CONFIG = PhantomConfig(
     image_size=32,
@@ -133,7 +136,13 @@ def test_centres_of_one_class_are_refused_with_the_reason(tmp_path: Path, layout
     problem = refused(ExitCode.USAGE, tmp_path, fpus23, view_source="folder", **by_sweep)
     assert "Each of the 4 centres" in problem
     assert list(sites_of(tmp_path, fpus23, **by_sweep)) == ["aroundlegs"], "the tags' noise gives it two"
-    left_out = json.loads((tmp_path / "sites.json").read_text())["centres_left_out"]
+    summary = read_summary(tmp_path)
+    left_out = summary.centres_left_out
+    console = Console(width=120, record=True, file=StringIO())
+    console.print(sites_report(summary))
+    shown = console.export_text()
+    assert "sites by sweep: synthetic" in shown
+    assert "left out, a single class: the centre gives it away: aroundarms" in shown
     assert set(left_out) == {"aroundabd", "aroundarms", "aroundhead"}
     assert set(left_out.values()) == {"a single class: the centre gives it away"}
     assert "no centres" in refused(ExitCode.USAGE, tmp_path, layouts / "camus", partition="by_centre")

@@ -1,8 +1,7 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
+from io import StringIO
 from pathlib import Path
 
 import numpy as np
@@ -10,9 +9,12 @@ import pandas as pd
 import pytest
 from PIL import Image
 from rich.console import Console
+from typer.testing import CliRunner, Result
 
 from semc.datasets.phantom import PhantomConfig
 from semc.datasets.phantom.layouts import write_layout
+from semc.exit_codes import SemcError
+from simulation.cli import app
 from simulation.inspect import Inspection, inspect_source
 from simulation.inspect_report import inspection_report
 from simulation.near_duplicates import near_duplicates
@@ -30,7 +32,7 @@ CONFIG = PhantomConfig(
 
 
 def text_of(found: Inspection) -> str:
-    console = Console(width=200, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
+    console = Console(width=200, record=True, file=StringIO())
     console.print(inspection_report(found))
     return console.export_text()
 
@@ -177,31 +179,36 @@ def test_a_shortcut_is_judged_on_other_patients() -> None:
     assert shortcut(pd.Series(["x"] * 300), target, group).cramers_v == 0
 
 
-def test_the_command_prints_json_and_one_line_errors(tmp_path: Path) -> None:
-    def command(*arguments: str) -> subprocess.CompletedProcess[str]:
-        code = "from simulation.cli import main; main()"
-        return subprocess.run(
-            [sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=False
-        )
+def test_the_commands_as_a_user_types_them(tmp_path: Path) -> None:
+    def command(*arguments: str) -> Result:
+        return CliRunner().invoke(app, [*arguments])
 
-    made = command(
-        "phantom",
-        "--write-as",
+    folder, out = str(tmp_path / "c"), str(tmp_path / "sites")
+    made = command("phantom", "--write-as", "camus", "--out", folder, "--patients", "9", "--image-size", "32")
+    assert made.output.startswith("48 synthetic images")
+    found = command("inspect", folder, "--task", "view", "--format", "json")
+    assert {entry["name"] for entry in json.loads(found.output)["classes"]} == {"2CH", "4CH"}
+    assert "82.13 is not a target" not in found.output, "a phantom's note is the phantom's"
+    sites = command(
+        "sites",
+        "--from",
+        folder,
+        "--cohort",
         "camus",
+        "--task",
+        "view",
+        "--partition",
+        "iid",
+        "--sites",
+        "2",
         "--out",
-        str(tmp_path / "c"),
-        "--patients",
-        "4",
-        "--image-size",
-        "32",
+        out,
     )
-    assert made.returncode == 0, made.stderr
-    found = command("inspect", str(tmp_path / "c"), "--task", "view", "--format", "json")
-    assert found.returncode == 0, found.stderr
-    assert {entry["name"] for entry in json.loads(found.stdout)["classes"]} == {"2CH", "4CH"}
-    wrong = command("inspect", str(tmp_path / "c"), "--task", "heart")
-    assert wrong.returncode == 2
-    assert wrong.stderr.startswith("error 2 USAGE: The cohort camus has no task 'heart'")
+    assert sites.exit_code == 0
+    assert "sites by iid: synthetic" in sites.output
+    wrong = command("inspect", folder, "--task", "heart")
+    assert isinstance(wrong.exception, SemcError)
+    assert wrong.exception.problem == "The cohort camus has no task 'heart'."
 
 
 @pytest.mark.real_data
