@@ -6,6 +6,7 @@ kept as they lie on disk: no resampling to square pixels, no transposition (Simp
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,7 @@ from semc.exit_codes import ExitCode, SemcError
 _VOLUMES = (".nii", ".nii.gz", ".mhd", ".mha")
 _DICOM = (".dcm", ".dicom")
 _MAX_PIXELS = 25_000_000
+_HEADER_BYTES = 16_384
 _ANY = DataConfig(classes=("a", "b"))
 
 
@@ -89,7 +91,10 @@ def write_stills(table: CohortTable, folder: Path) -> CohortTable:
 
 def _volume(path: Path, frame: int) -> NDArray[np.uint8]:
     """Return a still, or one frame of a sequence, of a NIfTI or MetaImage file."""
+    if path.suffix.lower() == ".mhd":
+        _check_raw_file(path)
     untyped: Any = SimpleITK
+    untyped.ProcessObject.GlobalWarningDisplayOff()  # its warnings print the file's path
     reader = untyped.ImageFileReader()
     reader.SetFileName(str(path))
     reader.ReadImageInformation()
@@ -105,8 +110,18 @@ def _volume(path: Path, frame: int) -> NDArray[np.uint8]:
     return np.round(values_HW).astype(np.uint8)
 
 
+def _check_raw_file(path: Path) -> None:
+    """Refuse a MetaImage header that takes its pixels from another folder: any file there would be read."""
+    with path.open("rb") as stream:
+        header = stream.read(_HEADER_BYTES)
+    found = re.search(rb"^ElementDataFile\s*=\s*(.*?)\s*$", header, re.MULTILINE)
+    if found is None or b"/" in found[1] or b"\\" in found[1]:
+        raise ValueError("no raw file of its own")
+
+
 def _video(path: Path, frame: int) -> NDArray[np.uint8]:
     """Return one frame of a video, counted from 0 by decoding: seeking is inexact in some containers."""
+    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # its warnings can print the path
     capture = cv2.VideoCapture(str(path))
     try:
         for _ in range(frame):

@@ -86,3 +86,30 @@ def test_a_volume_outside_the_folder_is_refused(tmp_path: Path) -> None:
         write_stills(table, tmp_path / "out")
     assert caught.value.code is ExitCode.MANIFEST_INVALID
     assert "secret" not in str(caught.value)
+
+
+def test_a_header_that_points_elsewhere_is_refused(tmp_path: Path) -> None:
+    """A MetaImage header names its raw file; control: beside it is fine."""
+    volume(tmp_path / "a.mhd", GREY)
+    (tmp_path / "sub").mkdir()
+    text = (tmp_path / "a.mhd").read_text()
+    for target in ("../a.raw", str(tmp_path / "a.raw")):
+        (tmp_path / "sub" / "b.mhd").write_text(text.replace("a.raw", target))
+        with pytest.raises(SemcError, match="Row 3"):
+            read_still(tmp_path / "sub" / "b.mhd", 0, 3)
+    (tmp_path / "sub" / "a.raw").write_bytes((tmp_path / "a.raw").read_bytes())
+    (tmp_path / "sub" / "b.mhd").write_text(text)
+    np.testing.assert_array_equal(read_still(tmp_path / "sub" / "b.mhd", 0, 3), GREY)
+
+
+@pytest.mark.parametrize("ending", [".nii", ".nii.gz", ".mhd", ".mha", ".dcm", ".mp4", ".avi", ".png"])
+def test_damaged_files_print_no_path(
+    tmp_path: Path, ending: str, capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / f"secret{ending}"
+    for content in (b"", b"not a picture at all" * 40):
+        path.write_bytes(content)
+        with pytest.raises(SemcError, match="Row 2"):
+            read_still(path, 0, 2)
+    printed = capfd.readouterr()
+    assert "secret" not in printed.out + printed.err + caplog.text
