@@ -17,11 +17,22 @@ from semc.datasets.fpus23 import FPUS23
 from semc.datasets.lp2025 import LP2025
 from semc.datasets.phantom.write import DESCRIPTION
 from semc.datasets.pocus_folder import POCUS
+from semc.datasets.pocus_repository import POCUS_REPOSITORY
 from semc.exit_codes import ExitCode, SemcError
 
 COHORTS = {
     reader.name: reader
-    for reader in (FETAL_BRAIN_PLANES, POCUS, MANIFEST, FPUS23, CAMUS, AFRICAN_PLANES, FETAL_PLANES, LP2025)
+    for reader in (
+        FETAL_BRAIN_PLANES,
+        POCUS,
+        MANIFEST,
+        FPUS23,
+        CAMUS,
+        AFRICAN_PLANES,
+        FETAL_PLANES,
+        POCUS_REPOSITORY,
+        LP2025,
+    )
 }
 """Name to reader, in the order in which a folder is tried: its own table comes before the layout of its folders."""
 

@@ -29,8 +29,11 @@ _SPLITS: dict[str, Split | None] = {
     "test": "test",
 }
 _SUFFIXES = (".png", ".jpg", ".jpeg")
-MANY_FRAMES = (".nii", ".nii.gz", ".mhd", ".mha", ".dcm", ".dicom", ".mp4", ".avi", ".mov", ".mpeg", ".mpg")
-"""Endings of files that a site does not read itself and that may hold several rows' frames."""
+MANY_FRAMES = (
+    *(".nii", ".nii.gz", ".mhd", ".mha", ".dcm", ".dicom"),
+    *(".gif", ".mp4", ".avi", ".mov", ".mpeg", ".mpg"),
+)
+"""Endings of files that may hold several rows' frames; a site itself reads none of them but a GIF of one frame."""
 
 
 class ManifestRecord(BaseModel):

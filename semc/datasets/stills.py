@@ -52,6 +52,8 @@ def read_still(path: Path, frame: int, row: int) -> NDArray[np.uint8]:
     try:
         if name.endswith(_DICOM):
             return decode_dicom(path, frame, _MAX_PIXELS)
+        if name.endswith(".gif"):
+            return _gif(path, frame)
         return _volume(path, frame) if name.endswith(_VOLUMES) else _video(path, frame)
     except Exception as error:  # whatever a codec raises on a damaged file
         raise SemcError(
@@ -119,6 +121,14 @@ def _check_raw_file(path: Path) -> None:
         raise ValueError("no raw file of its own")
 
 
+def _gif(path: Path, frame: int) -> NDArray[np.uint8]:
+    with Image.open(path, formats=("GIF",)) as image:
+        if image.width * image.height > _MAX_PIXELS:
+            raise ValueError("too many pixels")
+        image.seek(frame if getattr(image, "n_frames", 1) > 1 else 0)
+        return _grey_if_equal(np.asarray(image.convert("RGB")))
+
+
 def _video(path: Path, frame: int) -> NDArray[np.uint8]:
     """Return one frame of a video, counted from 0 by decoding: seeking is inexact in some containers."""
     cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # its warnings can print the path
@@ -133,5 +143,10 @@ def _video(path: Path, frame: int) -> NDArray[np.uint8]:
     if not read or bgr_HWC.shape[0] * bgr_HWC.shape[1] > _MAX_PIXELS:
         raise ValueError("no such frame")
     rgb_HWC = np.asarray(cv2.cvtColor(bgr_HWC, cv2.COLOR_BGR2RGB), dtype=np.uint8)
-    same = np.ptp(rgb_HWC.astype(np.int16), axis=2).max() == 0
-    return np.ascontiguousarray(rgb_HWC[..., 0]) if same else rgb_HWC
+    return _grey_if_equal(rgb_HWC)
+
+
+def _grey_if_equal(rgb_HWC: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    if (rgb_HWC == rgb_HWC[..., :1]).all():
+        return np.ascontiguousarray(rgb_HWC[..., 0])
+    return rgb_HWC
