@@ -23,7 +23,7 @@ Pose = Literal["hdvb", "hdvf", "huvb", "huvf"]
 View = Literal["abdomen", "arms", "head", "legs"]
 ANNOTATIONS = "annotations.xml"
 _STREAM = re.compile(
-    r"stream_(?P<pose>h[du]v[bf])_(?P<sweep>around(?:abd|sbd|arms|head|legs)|longrec)_(?P<probe>[hv])"
+    r"stream_(?P<pose>h[du]v[bf])_(?P<sweep>aroundabd|aroundsbd|aroundarms|aroundhead|aroundlegs|longrec)_(?P<probe>[hv])"
 )
 _MISSPELT = {"aroundsbd": "aroundabd"}
 _TAGS = {("Orientation", "Pose"): "pose", ("location", "View_fetus"): "view"}

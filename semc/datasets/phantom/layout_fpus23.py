@@ -89,7 +89,12 @@ def _streams() -> Iterator[tuple[str, str, str, str]]:
             for probe in "hv":
                 name = f"stream_{pose}_{sweep}_{probe}"
                 if name != _ABSENT:
-                    yield name.replace("abd", "sbd") if name == _MISSPELT else name, pose, sweep, probe
+                    yield (
+                        name.replace("aroundabd", "aroundsbd") if name == _MISSPELT else name,
+                        pose,
+                        sweep,
+                        probe,
+                    )
 
 
 def _tagged_view(stream: str, sweep: str, number: int) -> str | None:
