@@ -53,6 +53,36 @@ def usable_centres(cohort: Cohort, min_patients: int, keep: Sequence[str] | None
     return dict(sorted(usable.items(), key=lambda item: (-item[1], item[0])))
 
 
+def centres_left_out(cohort: Cohort, min_patients: int) -> dict[str, str]:
+    """Return the centres that cannot be sites of their own, each with the reason."""
+    labels: dict[str, set[int]] = {}
+    patients: dict[str, set[str]] = {}
+    for row in cohort.rows:
+        labels.setdefault(row.centre, set()).add(row.label)
+        patients.setdefault(row.centre, set()).add(row.group)
+    reasons = {}
+    for centre in sorted(filter(None, labels)):
+        if len(labels[centre]) < 2:
+            reasons[centre] = "a single class: the centre gives it away"
+        elif len(patients[centre]) < min_patients:
+            reasons[centre] = f"fewer than {min_patients} patients"
+    return reasons
+
+
+def why_unusable(cohort: Cohort, min_patients: int) -> str:
+    """Tell in one sentence why no centre of a cohort can be a site."""
+    reasons = list(centres_left_out(cohort, min_patients).values())
+    if not reasons:
+        return "The source has no centres of its own."
+    num_single = sum(reason.startswith("a single class") for reason in reasons)
+    if num_single == len(reasons):
+        return f"Each of the {num_single} centres holds a single class: the centre gives the class away."
+    return (
+        f"No centre of the source can be a site: of {len(reasons)}, {num_single} hold a single class, "
+        f"the others fewer than {min_patients} patients."
+    )
+
+
 def pooled(centre: str, centres: dict[str, int]) -> str:
     """Return the usable centre that a centre's patients go to: itself, or POOLED where there is one."""
     return centre if centre in centres or POOLED not in centres else POOLED

@@ -5,14 +5,31 @@ Heavy imports (torch, flwr, ray) wait until a command needs them, so that help i
 
 from __future__ import annotations
 
-import json
-from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-from semc.exit_codes import ExitCode, SemcError, one_line_errors
+from semc.exit_codes import one_line_errors
+from simulation.laboratory_cli import compare, loco
+from simulation.options import (
+    CohortOption,
+    Format,
+    FormatOption,
+    GpuOption,
+    OutOption,
+    OverrideOption,
+    RayOption,
+    SitesOption,
+    StudyArgument,
+    TaskOption,
+    ViewSourceOption,
+    assignment,
+    print_json,
+    print_rich,
+    study_of,
+    words,
+)
 
 app = typer.Typer(
     help="Split a data set into hospitals and run federated studies across them on this machine.",
@@ -20,17 +37,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-
-
-class Format(StrEnum):
-    """How a command prints its result."""
-
-    TEXT = "text"
-    JSON = "json"
-
-
-FormatOption = Annotated[Format, typer.Option("--format", help="text for people, json for scripts.")]
-OutOption = Annotated[Path, typer.Option("--out", help="Folder for everything this command writes.")]
 
 
 @app.callback()
@@ -45,11 +51,12 @@ def settings(
 def sites(
     out: OutOption,
     source: Annotated[
-        str,
-        typer.Option(
-            "--from", help="'phantom', or a folder with index.csv / manifest.csv or LP2025 folders."
-        ),
-    ] = "phantom",
+        list[str] | None,
+        typer.Option("--from", help="'phantom' (default), or a folder; repeat to join on shared classes."),
+    ] = None,
+    cohort: CohortOption = None,
+    task: TaskOption = None,
+    view_source: ViewSourceOption = "tag",
     partition: Annotated[
         str,
         typer.Option(help="by_centre | iid | dirichlet | label_skew | quantity_skew; patients stay whole."),
@@ -83,6 +90,12 @@ def sites(
     allow_ungrouped: Annotated[
         bool, typer.Option(help="Accept images without a patient or stream key.")
     ] = False,
+    validation_fraction: Annotated[
+        float, typer.Option(min=0, max=0.9, help="Share for validation where the source has no such split.")
+    ] = 0.15,
+    test_fraction: Annotated[
+        float, typer.Option(min=0, max=0.9, help="Share for testing where the source has no such split.")
+    ] = 0.25,
     seed: Annotated[int, typer.Option(min=0, help="Seed of phantom and partition.")] = 0,
     output: FormatOption = Format.TEXT,
 ) -> None:
@@ -90,18 +103,23 @@ def sites(
 
     Example: semc-sim sites --from phantom --sites 5 --severity 0.6 --out hospitals
     """
-    from simulation.make_sites import SitesRequest, make_sites, sites_table
+    from simulation.make_sites import SitesRequest, make_sites
+    from simulation.sites_summary import read_summary, sites_report
 
     counts = make_sites(
         SitesRequest(
-            source=source,
+            source=(source or ["phantom"])[0],
+            joined_with=tuple((source or ["phantom"])[1:]),
+            cohort=cohort,
+            task=task,
+            view_source=view_source,
             partition=partition,
-            num_sites=len(_words(names, ",")) or count,
-            site_names=tuple(_words(names, ",")) or None,
-            classes=tuple(_words(planes, ",")) or None,
-            centre_columns=tuple(_words(centre_columns, ",")),
-            keep_centres=tuple(_words(keep, ";")) or None,
-            where=dict(_assignment(pair) for pair in where or ()),
+            num_sites=len(words(names, ",")) or count,
+            site_names=tuple(words(names, ",")) or None,
+            classes=tuple(words(planes, ",")) or None,
+            centre_columns=tuple(words(centre_columns, ",")),
+            keep_centres=tuple(words(keep, ";")) or None,
+            where=dict(assignment(pair) for pair in where or ()),
             alpha=alpha,
             classes_per_site=classes_per_site,
             patients_per_site=patients,
@@ -109,56 +127,116 @@ def sites(
             image_size=image_size,
             severity=severity,
             allow_ungrouped=allow_ungrouped,
+            validation_fraction=validation_fraction,
+            test_fraction=test_fraction,
             seed=seed,
         ),
         out,
     )
     if output is Format.JSON:
-        _print_json({name: count.model_dump(mode="json") for name, count in counts.items()})
+        print_json({name: count.model_dump(mode="json") for name, count in counts.items()})
     else:
-        _print(sites_table(counts))
+        print_rich(sites_report(read_summary(out)))
+
+
+@app.command()
+def phantom(
+    out: OutOption,
+    write_as: Annotated[
+        str,
+        typer.Option(
+            help="manifest | lp2025 | fpus23 | fpus23_planes | camus | camus_older | fetal_planes | "
+            "african_planes | pocus | dicom."
+        ),
+    ] = "manifest",
+    centres: Annotated[int, typer.Option(min=1, max=100, help="Hospitals to draw.")] = 3,
+    patients: Annotated[int, typer.Option(min=1, help="Training patients per hospital.")] = 12,
+    frames: Annotated[int, typer.Option(min=1, max=64, help="Frames per patient or stream.")] = 6,
+    image_size: Annotated[int, typer.Option(min=32, max=512, help="Image side, pixels.")] = 128,
+    severity: Annotated[float, typer.Option(min=0, max=1, help="How far the scanners differ.")] = 0.3,
+    seed: Annotated[int, typer.Option(min=0, help="Seed.")] = 0,
+) -> None:
+    """Write synthetic images in a real cohort's layout, to try its reader without anybody's data.
+
+    Example: semc-sim phantom --write-as camus --out camus && semc-sim sites --from camus --out hospitals
+    """
+    from semc.datasets.phantom import PhantomConfig
+    from semc.datasets.phantom.layouts import write_layout
+
+    config = PhantomConfig(
+        seed=seed,
+        centre_names=tuple(f"hospital_{number}" for number in range(1, centres + 1)),
+        patients_per_centre=patients,
+        test_patients_per_centre=max(1, patients // 3),
+        frames_per_patient=frames,
+        image_size=image_size,
+        severity=severity,
+    )
+    written = write_layout(config, write_as, out)
+    typer.echo(f"{len(written)} synthetic images in {out}")
+
+
+@app.command()
+def inspect(
+    data: Annotated[list[str], typer.Argument(help="Folder of a cohort; several are joined.")],
+    cohort: CohortOption = None,
+    task: TaskOption = None,
+    view_source: ViewSourceOption = "tag",
+    images: Annotated[
+        bool, typer.Option("--images/--no-images", help="Also decode the pictures: sizes, near duplicates.")
+    ] = True,
+    output: FormatOption = Format.TEXT,
+) -> None:
+    """Show a cohort before anything is trained: classes, patients, centres, near duplicates, shortcuts.
+
+    Example: semc-sim inspect fpus23 --task view
+    """
+    from simulation.inspect import inspect_source
+    from simulation.inspect_report import inspection_report
+
+    inspection = inspect_source(
+        [Path(folder) for folder in data], cohort=cohort, task=task, view_source=view_source, images=images
+    )
+    if output is Format.JSON:
+        typer.echo(inspection.model_dump_json(indent=2))
+    else:
+        print_rich(inspection_report(inspection))
 
 
 @app.command()
 def run(
-    study: Annotated[str, typer.Argument(help="Study YAML, or the name of a packaged study.")],
+    study: StudyArgument,
     out: OutOption,
-    sites_folder: Annotated[
-        Path | None,
-        typer.Option("--sites", help="Hospitals made by `semc-sim sites`; default: phantom ones."),
-    ] = None,
-    override: Annotated[
-        list[str] | None, typer.Option("--set", help="Study key=value, e.g. training.learning_rate=0.01.")
-    ] = None,
+    sites_folder: SitesOption = None,
+    override: OverrideOption = None,
     compare_local: Annotated[
         bool,
         typer.Option("--local-only/--no-local-only", help="Also train each hospital alone, for comparison."),
     ] = False,
-    gpus_per_site: Annotated[float, typer.Option(min=0, help="Fraction of a GPU per virtual site.")] = 0.0,
+    gpus_per_site: GpuOption = 0.0,
+    ray_address: RayOption = None,
     output: FormatOption = Format.TEXT,
 ) -> None:
     """Run a study on this machine with the same server and client apps that hospitals run; writes result.json.
 
     Example: semc-sim run phantom_smoke --out runs/smoke --format json
     """
-    from semc.config import load_study
     from simulation.run import Resources
     from simulation.study_run import run_study
 
-    loaded = load_study(study, overrides=dict(_override(pair) for pair in override or ()))
     result = run_study(
-        loaded,
+        study_of(study, override),
         out,
         sites_folder,
         compare_local=compare_local,
-        resources=Resources(gpus_per_site=gpus_per_site),
+        resources=Resources(gpus_per_site=gpus_per_site, ray_address=ray_address),
     )
     if output is Format.JSON:
         typer.echo(result.model_dump_json(indent=2))
     else:
         from semc.reporting.tables import site_table
 
-        _print(site_table(result))
+        print_rich(site_table(result))
         typer.echo(f"report: {out / 'report.html'}")
     raise typer.Exit(result.exit_code())
 
@@ -181,7 +259,7 @@ def describe(
     if output is Format.JSON:
         typer.echo(description.model_dump_json(indent=2))
     else:
-        _print(describe_table(description))
+        print_rich(describe_table(description))
 
 
 @app.command()
@@ -207,32 +285,8 @@ def demo(
     raise typer.Exit(result.exit_code())
 
 
-def _words(text: str | None, separator: str) -> list[str]:
-    return [word.strip() for word in text.split(separator) if word.strip()] if text else []
-
-
-def _assignment(pair: str) -> tuple[str, str]:
-    key, equals, value = pair.partition("=")
-    if not equals or not key:
-        raise SemcError(ExitCode.USAGE, f"'{pair}' is not key=value.", "write it as key=value")
-    return key.strip(), value.strip()
-
-
-def _override(pair: str) -> tuple[str, Any]:
-    import yaml
-
-    key, value = _assignment(pair)
-    return key, yaml.safe_load(value)
-
-
-def _print(renderable: object) -> None:
-    from rich.console import Console
-
-    Console().print(renderable)
-
-
-def _print_json(content: object) -> None:
-    typer.echo(json.dumps(content, indent=2))
+app.command()(compare)
+app.command()(loco)
 
 
 def main() -> None:

@@ -7,26 +7,23 @@ steps alone.
 
 from __future__ import annotations
 
-import base64
 import time
 from pathlib import Path
 
 from rich.console import Console
 
 from semc.config import StudyConfig, load_site, load_study
-from semc.datasets import build_site_data
+from semc.datasets import SiteData, build_site_data
 from semc.exit_codes import ExitCode, SemcError
 from semc.reporting.report import build_report
 from semc.reporting.result import StudyResult
-from semc.reporting.sample_images import pixels_only
 from semc.reporting.tables import site_table
+from simulation.laboratory_data import sample_images
 from simulation.local_only import local_only
 from simulation.make_sites import SiteCounts, SitesRequest, make_sites
 from simulation.rehearsal import Rehearsal, read_result
 from simulation.run import SITE_FILE
 from simulation.study_run import phantom_request
-
-NUM_SAMPLES = 4
 
 
 def run_demo(
@@ -64,7 +61,9 @@ def run_demo(
 
     console.print("[bold]4/4[/] each hospital alone, the same number of steps")
     result = result.with_local_only(local_only(study, site_files, folder / "local_only"))
-    result = result.with_sample_images({name: _samples(file, study) for name, file in site_files.items()})
+    result = result.with_sample_images(
+        {name: sample_images(_site_data(file, study)) for name, file in site_files.items()}
+    )
     result = result.with_seconds(time.monotonic() - started)
     (folder / "result.json").write_text(result.model_dump_json(indent=2), encoding="utf-8")
     report = build_report(result, folder / "report.html")
@@ -95,10 +94,5 @@ def demo_request(data: Path, seed: int) -> SitesRequest:
     return SitesRequest(source=str(data), partition="auto", num_sites=3, allow_ungrouped=True, seed=seed)
 
 
-def _samples(site_file: Path, study: StudyConfig) -> list[str]:
-    """Return a few test images of a hospital, one per class where possible, as base64 PNG of pixels only."""
-    site = load_site(site_file)
-    rows = build_site_data(site.data, study.data, study.training.batch_size).test
-    first_of_class = {row.label: row for row in reversed(rows)}
-    chosen = [first_of_class[label] for label in sorted(first_of_class)][:NUM_SAMPLES]
-    return [pixels_only(base64.b64encode(row.path.read_bytes()).decode()) for row in chosen]
+def _site_data(site_file: Path, study: StudyConfig) -> SiteData:
+    return build_site_data(load_site(site_file).data, study.data, study.training.batch_size)

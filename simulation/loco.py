@@ -5,8 +5,8 @@ sites' batch-norm statistics, (b) with statistics re-estimated from n unlabelled
 `semc-client adopt` does, (c) after a short fine-tuning of the classifiers on a tenth of its labelled patients. Beside
 them stand (d) the centre alone with all its labels and (e) all centres' images in one place.
 
-Arms that share their statistics blend (b) with the federation's (N0 = 32 images); where statistics never travel there is
-nothing to blend with, and the mean of (a) exists in a simulation only.
+Arms that share their statistics blend (b) with the federation's (N0 = 32 images); where statistics never travel there
+is nothing to blend with, and the mean of (a) exists in a simulation only.
 """
 
 from __future__ import annotations
@@ -29,7 +29,11 @@ DEFAULT_IMAGES = (16, 64, 256)
 
 
 def loco(
-    laboratory: Laboratory, arm_name: str, *, centres: Sequence[str] = (), images: Sequence[int] = DEFAULT_IMAGES
+    laboratory: Laboratory,
+    arm_name: str,
+    *,
+    centres: Sequence[str] = (),
+    images: Sequence[int] = DEFAULT_IMAGES,
 ) -> Path:
     """Run every left-out centre with every seed, and the two yardsticks, and write tables and report.
 
@@ -47,13 +51,17 @@ def loco(
     """
     arm = parse_arm(arm_name)
     names = laboratory.study.federation.sites
-    unknown = [centre for centre in centres if centre not in names]
-    if arm.kind != "federated" or unknown or len(names) < 3:
+    if arm.kind != "federated":
         raise SemcError(
-            ExitCode.USAGE,
-            f"Leave-one-centre-out needs a federated arm and three sites or more: '{unknown[0] if unknown else arm.name}'.",
-            f"--arm silo, --centres any of {','.join(names)}",
+            ExitCode.USAGE, f"'{arm.name}' is no federation.", "--arm silo, or another federated arm"
         )
+    if len(names) < 3:
+        raise SemcError(ExitCode.USAGE, "One of two sites cannot be left out.", "make three sites or more")
+    for centre in centres:
+        if centre not in names:
+            raise SemcError(
+                ExitCode.USAGE, f"There is no site '{centre}'.", f"--centres any of {','.join(names)}"
+            )
     tasks = [
         _task(laboratory, arm, centre, seed, tuple(images))
         for seed in laboratory.seeds

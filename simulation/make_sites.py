@@ -5,27 +5,26 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Literal
 
 from pydantic import Field
-from rich.table import Table
 
 from semc.config.section import Section
 from semc.config.site import SplitConfig
+from semc.datasets.cohort_table import CohortOptions, ViewSource
 from semc.datasets.phantom import PLANES, PhantomConfig, write_phantom
 from semc.datasets.phantom.write import DESCRIPTION
 from semc.datasets.sample import SourceRow
 from semc.exit_codes import ExitCode, SemcError
-from simulation.centres import pooled, site_name, usable_centres
-from simulation.cohort import Cohort, read_cohort
+from simulation.centres import centres_left_out, pooled, site_name, usable_centres, why_unusable
+from simulation.cohort import Cohort, read_cohort, read_tables
 from simulation.partition import PartitionConfig, PartitionKind, partition_patients
 from simulation.site_folder import SiteCounts, write_site
+from simulation.sites_summary import COUNTS_FILE, SitesSummary, read_site_counts, sites_table
 
-COUNTS_FILE = "sites.json"
 _DRAWING_PROCESSES = 2
 
 __all__ = ["COUNTS_FILE", "SiteCounts", "SitesRequest", "make_sites", "read_site_counts", "sites_table"]
@@ -35,7 +34,15 @@ class SitesRequest(Section):
     """What `semc-sim sites` is asked for."""
 
     source: str = "phantom"
-    """`phantom`, or a folder with index.csv / manifest.csv or LP2025 folders."""
+    """`phantom`, or a folder in any layout of semc/datasets/README.md."""
+    joined_with: tuple[str, ...] = ()
+    """Further folders, joined with the source on the classes they share."""
+    cohort: str | None = None
+    """Name of the source's layout; None = recognise it."""
+    task: str | None = None
+    """What the labels tell, where the cohort has several tasks; None = its default."""
+    view_source: ViewSource = "tag"
+    """FPUS23's views: from the frame's tag, or from the sweep in the stream's name."""
     partition: Literal["auto", PartitionKind] = "auto"
     """auto = the `num_sites` largest usable centres where the source has centres, else iid by patient."""
     num_sites: int = Field(default=3, ge=1, le=1000)
@@ -43,7 +50,7 @@ class SitesRequest(Section):
     site_names: tuple[str, ...] | None = None
     """Names of the sites, in order; None = the centres' names, or site_1, site_2, ..."""
     centre_columns: tuple[str, ...] = ()
-    """Columns that name the centre; empty = what is known of the table."""
+    """Columns that name the centre; empty = the cohort's default (`semc-sim inspect` lists the others)."""
     keep_centres: tuple[str, ...] | None = None
     """Only these centres, as "Voluson E6 x Op. 1" or by site name."""
     min_patients: int = Field(default=3, ge=1)
@@ -93,70 +100,46 @@ def make_sites(request: SitesRequest, out: Path) -> dict[str, SiteCounts]:
     """
     out.mkdir(parents=True, exist_ok=True)
     _remove_earlier(out)
-    with TemporaryDirectory(dir=out, prefix=".phantom-") as folder:
+    with TemporaryDirectory(dir=out, prefix=".source-") as folder:
+        sources = [Path(folder), *(Path(name) for name in request.joined_with)]
         if request.source == "phantom":
             write_phantom(_phantom_config(request), Path(folder), workers=_DRAWING_PROCESSES)
             shutil.copyfile(Path(folder) / DESCRIPTION, out / DESCRIPTION)
-            source = Path(folder)
         else:
-            source = Path(request.source)
+            sources[0] = Path(request.source)
+        options = CohortOptions(request.task, request.view_source)
         cohort = read_cohort(
-            source,
+            read_tables(sources, request.cohort, options),
             centre_columns=request.centre_columns,
             where=request.where,
             classes=request.classes,
             allow_ungrouped=request.allow_ungrouped,
+            stills=Path(folder) / "stills",
         )
-        parts = _parts(cohort, request)
+        kind, parts = _parts(cohort, request)
         split = SplitConfig(
             validation_fraction=request.validation_fraction,
             test_fraction=request.test_fraction,
             seed=request.seed,
         )
-        counts = {name: write_site(out / name, cohort, parts[name], split) for name in sorted(parts)}
-    summary = {
-        "source": "phantom" if request.source == "phantom" else source.name,
-        "synthetic": request.source == "phantom",
-        "partition": request.partition,
-        "centre_kind": cohort.rule.centre_kind if request.source != "phantom" else "synthetic",
-        "centre_columns": list(cohort.rule.centre_columns),
-        "rows_left_out": cohort.num_left_out,
-        "seed": request.seed,
-        "sites": {name: count.model_dump(mode="json") for name, count in counts.items()},
-    }
-    (out / COUNTS_FILE).write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
+        counts = _write_sites(out, cohort, parts, split)
+    summary = SitesSummary(
+        source="phantom" if request.source == "phantom" else " + ".join(path.name for path in sources),
+        cohort=cohort.table.cohort,
+        task=cohort.table.task,
+        synthetic=cohort.table.synthetic,
+        partition=kind,
+        centre_kind=cohort.rule.kind if kind == "by_centre" else "synthetic",
+        centre_columns=cohort.rule.columns,
+        centres_left_out=centres_left_out(cohort, request.min_patients) if kind == "by_centre" else {},
+        rows_left_out=cohort.num_left_out,
+        licence=cohort.table.licence,
+        notes=cohort.table.notes,
+        seed=request.seed,
+        sites=counts,
+    )
+    (out / COUNTS_FILE).write_text(summary.model_dump_json(indent=2) + "\n", encoding="utf-8")
     return counts
-
-
-def read_site_counts(folder: Path) -> dict[str, SiteCounts]:
-    """Read the counts of sites made earlier.
-
-    Raises:
-        SemcError: DATA_NOT_FOUND where `folder` was not made by :func:`make_sites`.
-    """
-    try:
-        summary = json.loads((folder / COUNTS_FILE).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise SemcError(
-            ExitCode.DATA_NOT_FOUND,
-            f"The folder of sites has no readable {COUNTS_FILE}.",
-            "make it with `semc-sim sites`",
-        ) from error
-    return {name: SiteCounts.model_validate(counts) for name, counts in summary["sites"].items()}
-
-
-def sites_table(counts: dict[str, SiteCounts]) -> Table:
-    """Return the sites as a table for the terminal: images by split, patients, training images per class."""
-    table = Table(title="Sites")
-    for heading in ("site", "train", "validation", "test", "patients"):
-        table.add_column(heading, justify="left" if heading == "site" else "right")
-    for name in next(iter(counts.values())).class_counts:
-        table.add_column(name, justify="right")
-    for site, count in counts.items():
-        images = (count.num_train_images, count.num_validation_images, count.num_test_images)
-        cells = (*images, count.num_train_patients, *count.class_counts.values())
-        table.add_row(site, *(str(cell) for cell in cells))
-    return table
 
 
 def _phantom_config(request: SitesRequest) -> PhantomConfig:
@@ -176,8 +159,8 @@ def _phantom_config(request: SitesRequest) -> PhantomConfig:
     return PhantomConfig(**settings)
 
 
-def _parts(cohort: Cohort, request: SitesRequest) -> dict[str, list[SourceRow]]:
-    """Return each site's rows."""
+def _parts(cohort: Cohort, request: SitesRequest) -> tuple[PartitionKind, dict[str, list[SourceRow]]]:
+    """Return the rule that was used and each site's rows."""
     patients = cohort.patients()
     centres = usable_centres(cohort, request.min_patients, request.keep_centres)
     kind: PartitionKind = "iid" if request.partition == "auto" and not centres else "by_centre"
@@ -187,8 +170,8 @@ def _parts(cohort: Cohort, request: SitesRequest) -> dict[str, list[SourceRow]]:
         if not centres:
             raise SemcError(
                 ExitCode.USAGE,
-                "No centre of the source has enough patients and two classes.",
-                "name other centre columns, or use partition iid",
+                why_unusable(cohort, request.min_patients),
+                "name other centre columns (`semc-sim inspect` lists them), or use partition iid",
             )
         limit = request.num_sites if request.partition == "auto" else len(centres)
         chosen = set(list(centres)[:limit])
@@ -212,7 +195,25 @@ def _parts(cohort: Cohort, request: SitesRequest) -> dict[str, list[SourceRow]]:
     for row in cohort.rows:
         if row.group in site_of:
             parts[site_of[row.group]].append(row)
-    return parts
+    return kind, parts
+
+
+def _write_sites(
+    out: Path, cohort: Cohort, parts: dict[str, list[SourceRow]], split: SplitConfig
+) -> dict[str, SiteCounts]:
+    """Write the sites in name order; where one is refused, none stays behind."""
+    made: list[Path] = []
+    counts = {}
+    try:
+        for name in sorted(parts):
+            (out / name).mkdir()
+            made.append(out / name)
+            counts[name] = write_site(out / name, cohort, parts[name], split)
+    except BaseException:
+        for folder in made:
+            shutil.rmtree(folder, ignore_errors=True)
+        raise
+    return counts
 
 
 def _remove_earlier(out: Path) -> None:
@@ -221,3 +222,4 @@ def _remove_earlier(out: Path) -> None:
         for name in read_site_counts(out):
             shutil.rmtree(out / name, ignore_errors=True)
         (out / COUNTS_FILE).unlink()
+        (out / DESCRIPTION).unlink(missing_ok=True)

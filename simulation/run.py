@@ -34,6 +34,15 @@ class Resources:
     cpus_per_site: float = 1.0
     gpus_per_site: float = 0.0
     total_cpus: int = os.cpu_count() or 1
+    ray_address: str | None = None
+    """host:port of a running Ray cluster to join, "auto" for this machine's; None starts one here."""
+
+    def init_args(self) -> dict[str, int | str | bool]:
+        """Return the arguments of `ray.init`; a cluster that runs already knows its own processors."""
+        args: dict[str, int | str | bool] = {"log_to_driver": False, "logging_level": "ERROR"}
+        if self.ray_address is not None:
+            return {"address": self.ray_address, **args}
+        return {"num_cpus": self.total_cpus, "include_dashboard": False, **args}
 
 
 @dataclass(frozen=True)
@@ -141,12 +150,7 @@ def run_simulation(run: SimulatedRun, resources: Resources | None = None) -> Stu
                     "num_cpus": resources.cpus_per_site,
                     "num_gpus": resources.gpus_per_site,
                 },
-                "init_args": {
-                    "num_cpus": resources.total_cpus,
-                    "include_dashboard": False,
-                    "log_to_driver": False,
-                    "logging_level": "ERROR",
-                },
+                "init_args": {**resources.init_args()},
             },
         )
     except Exception as error:

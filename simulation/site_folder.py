@@ -7,8 +7,6 @@ site's folder, which a site refuses.
 from __future__ import annotations
 
 import csv
-import os
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -17,12 +15,15 @@ import yaml
 from semc.config.data import DataConfig
 from semc.config.section import Section
 from semc.config.site import SplitConfig, load_site
+from semc.datasets.link_image import link_image
 from semc.datasets.phantom.write import MANIFEST_COLUMNS
 from semc.datasets.sample import SourceRow
 from semc.datasets.site_data import build_site_data
 from semc.datasets.splits import split_rows
 from semc.exit_codes import SemcError
 from simulation.cohort import Cohort
+
+__all__ = ["SITE_FILE", "SiteCounts", "link_image", "write_site"]
 
 SITE_FILE = "site.yaml"
 _SMALLEST_BATCH = 2
@@ -48,7 +49,7 @@ def write_site(folder: Path, cohort: Cohort, rows: Sequence[SourceRow], split: S
     """Write a site's folder and read it back as the site will.
 
     Args:
-        folder: The new folder; its name is the site's.
+        folder: The new, empty folder; its name is the site's.
         cohort: Where the rows come from.
         rows: The site's images.
         split: How the site divides them; a site with too few patients goes without a validation split.
@@ -104,11 +105,3 @@ def _feasible(split: SplitConfig, rows: Sequence[SourceRow], num_classes: int) -
     if any(row.split == "validation" for row in split_rows(rows, split, num_classes)):
         return split
     return split.model_copy(update={"validation_fraction": 0.0})
-
-
-def link_image(source: Path, target: Path) -> None:
-    """Put an image into a site's folder: a hard link, or a copy where the file system has none."""
-    try:
-        os.link(source, target)
-    except OSError:
-        shutil.copyfile(source, target)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from semc.config.site import SiteDataConfig
+from semc.datasets.cohort_table import CohortOptions, CohortReader, CohortTable, table_from
 from semc.datasets.ontology import Ontology
 from semc.datasets.sample import SourceRow, Split
 from semc.exit_codes import ExitCode, SemcError
@@ -65,8 +66,32 @@ def read_lp2025(site: SiteDataConfig, ontology: Ontology) -> list[SourceRow]:
     return rows
 
 
+def read_lp2025_table(root: Path, options: CohortOptions) -> CohortTable:
+    """List an LP2025 folder as a cohort, in the order and numbering of :func:`read_lp2025`.
+
+    Raises:
+        SemcError: DATA_NOT_FOUND where it holds no image.
+    """
+    del options
+    records = [
+        {"file": path.relative_to(root).as_posix(), "label": class_folder.name, "group": "", "split": split}
+        for folder, split in _FOLDERS.items()
+        for class_folder in _visible(root / folder)
+        for path in _visible(class_folder)
+    ]
+    return CohortTable(
+        cohort="lp2025",
+        root=root,
+        images=table_from(records),
+        notes=("no patient, device or hospital: every centre is synthetic, no split is patient-disjoint",),
+    )
+
+
 def _visible(folder: Path) -> list[Path]:
     """Return a folder's entries by name, without hidden ones."""
     if not folder.is_dir():
         return []
     return sorted(entry for entry in folder.iterdir() if not entry.name.startswith("."))
+
+
+LP2025 = CohortReader("lp2025", is_lp2025, read_lp2025_table)

@@ -29,6 +29,11 @@ _SPLITS: dict[str, Split | None] = {
     "test": "test",
 }
 _SUFFIXES = (".png", ".jpg", ".jpeg")
+MANY_FRAMES = (
+    *(".nii", ".nii.gz", ".mhd", ".mha", ".dcm", ".dicom"),
+    *(".gif", ".mp4", ".avi", ".mov", ".mpeg", ".mpg"),
+)
+"""Endings of files that may hold several rows' frames; a site itself reads none of them but a GIF of one frame."""
 
 
 class ManifestRecord(BaseModel):
@@ -100,11 +105,12 @@ def rows_of_table(table: pd.DataFrame, site: SiteDataConfig, ontology: Ontology)
         if repeat:
             continue
         record = _validated({str(name): cell for name, cell in cells.items()}, number)
-        if record.file in seen:
-            raise _invalid(
-                f"Rows {seen[record.file]} and {number} name the same file.", "list each image once"
-            )
-        seen[record.file] = number
+        picture = record.file
+        if picture.lower().endswith(MANY_FRAMES):
+            picture = f"{picture} frame {record.frame}"
+        if picture in seen:
+            raise _invalid(f"Rows {seen[picture]} and {number} name the same file.", "list each image once")
+        seen[picture] = number
         label = ontology.label_of(record.label, number)
         if label is None:
             continue
@@ -117,7 +123,7 @@ def rows_of_table(table: pd.DataFrame, site: SiteDataConfig, ontology: Ontology)
         rows.append(
             SourceRow(
                 index=number,
-                path=_locate(root, record.file, number),
+                path=locate(root, record.file, number),
                 label=label,
                 group=f"{record.site}/{record.group}" if record.site and record.group else record.group,
                 split=record.split,
@@ -204,8 +210,17 @@ def _validated(cells: dict[str, Any], number: int) -> ManifestRecord:
         raise _invalid(f"Row {number}, column '{first['loc'][0]}': {message}.", "correct the cell") from error
 
 
-def _locate(root: Path, file: str, number: int) -> Path:
-    """Return the image's path, inside `root` even through symbolic links."""
+def locate(root: Path, file: str, number: int) -> Path:
+    """Return the image's path, inside `root` even through symbolic links.
+
+    Args:
+        root: The resolved image folder.
+        file: Name relative to it, without its ending if it may lack one.
+        number: Row number for messages.
+
+    Raises:
+        SemcError: MANIFEST_INVALID or DATA_UNREADABLE.
+    """
     path = root / PurePosixPath(*PureWindowsPath(file).parts)
     if not path.suffix and not path.exists():
         path = next((path.with_suffix(end) for end in _SUFFIXES if path.with_suffix(end).exists()), path)

@@ -61,8 +61,8 @@ def test_facts_of_the_reference():
 def test_macs_of_one_layer_by_hand():
     description = describe(tiny_study(model__samc_expansion=2))
     parts = {part.name: part for part in description.modules}
-    # 64 px -> 2x2 maps of 64 channels; expansion 2: 128 channels; three experts.
-    assert parts["samc.multi_context"].macs == 3 * 4 * (64 * 128 + 128 * (9 + 25) + 128 * 64)
+    # 64 px -> 2x2 maps of 128 channels; expansion 2: 256 channels; three experts.
+    assert parts["samc.multi_context"].macs == 3 * 4 * (128 * 256 + 256 * (9 + 25) + 256 * 128)
 
 
 @pytest.mark.parametrize("bn", ["silo", "fedbn", "average"])

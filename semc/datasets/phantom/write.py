@@ -39,7 +39,7 @@ def write_phantom(config: PhantomConfig, out: Path, *, layout: Layout = "manifes
         The manifest's path, or `out` for layout lp2025.
     """
     frames = [frame for centre in config.all_centres() for frame in plan_centre(config, centre)]
-    files = {frame: _file_of(config, frame, layout) for frame in frames}
+    files = {frame: phantom_file(config, frame, layout) for frame in frames}
     for folder in {str(Path(name).parent) for name in files.values()}:
         (out / folder).mkdir(parents=True, exist_ok=True)
     jobs = [
@@ -53,7 +53,7 @@ def write_phantom(config: PhantomConfig, out: Path, *, layout: Layout = "manifes
     else:
         for job in jobs:
             draw(job)
-    (out / DESCRIPTION).write_text(json.dumps(describe_phantom(config), indent=2) + "\n", encoding="utf-8")
+    write_description(config, out)
     if layout == "lp2025":
         return out
     manifest = out / "manifest.csv"
@@ -62,6 +62,11 @@ def write_phantom(config: PhantomConfig, out: Path, *, layout: Layout = "manifes
         writer.writerow(MANIFEST_COLUMNS)
         writer.writerows(_manifest_rows(frames, files))
     return manifest
+
+
+def write_description(config: PhantomConfig, out: Path) -> None:
+    """Write the file that marks a folder of images as synthetic."""
+    (out / DESCRIPTION).write_text(json.dumps(describe_phantom(config), indent=2) + "\n", encoding="utf-8")
 
 
 def describe_phantom(config: PhantomConfig) -> dict[str, Any]:
@@ -89,7 +94,8 @@ def _manifest_rows(
         yield (files[frame], *row, frame.frame)
 
 
-def _file_of(config: PhantomConfig, frame: PhantomFrame, layout: Layout) -> str:
+def phantom_file(config: PhantomConfig, frame: PhantomFrame, layout: Layout) -> str:
+    """Return a frame's file, relative to the cohort's folder."""
     suffix = "png" if style_of(config, frame.centre).jpeg_quality is None else "jpg"
     name = f"{frame.patient}_{frame.plane}_{frame.frame:02d}.{suffix}"
     return f"{frame.split}/{frame.plane}/{name}" if layout == "lp2025" else f"{frame.centre}/{name}"

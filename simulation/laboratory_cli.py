@@ -1,0 +1,147 @@
+"""`semc-sim compare` and `semc-sim loco`: the cross-centre experiments on the command line."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from simulation.options import (
+    Format,
+    FormatOption,
+    GpuOption,
+    OutOption,
+    OverrideOption,
+    RayOption,
+    SitesOption,
+    StudyArgument,
+    study_of,
+    words,
+)
+
+if TYPE_CHECKING:
+    from simulation.compare import Laboratory
+
+SeedsOption = Annotated[
+    str, typer.Option(help="Training seeds, separated by commas; the images stay the same.")
+]
+KeepOption = Annotated[bool, typer.Option("--keep-models", help="Keep weights and site states of every run.")]
+
+
+def compare(
+    study: StudyArgument,
+    out: OutOption,
+    arms: Annotated[
+        str,
+        typer.Option(
+            help="Arms separated by commas: local, pooled, fedavg, fedprox, fedavgm, fedadam, silo, fedbn, each with "
+            "variations joined by +, e.g. silo+logit-adjustment. The first federated one is the one judged."
+        ),
+    ] = "local,pooled,fedavg,silo",
+    seeds: SeedsOption = "0,1,2",
+    sites: SitesOption = None,
+    override: OverrideOption = None,
+    cross_site: Annotated[
+        bool, typer.Option(help="Score each site's model on all other sites' images too.")
+    ] = True,
+    keep_models: KeepOption = False,
+    gpus_per_site: GpuOption = 0.0,
+    ray_address: RayOption = None,
+    output: FormatOption = Format.TEXT,
+) -> None:
+    """Run arms x seeds of one study; writes results.csv, tables.md and report.html. Call it again to go on.
+
+    Example: semc-sim compare phantom_lab --arms local,pooled,fedavg,silo --seeds 0,1,2 --out runs/compare
+    """
+    from simulation import compare as comparing
+
+    laboratory = _laboratory(
+        study, override, sites, out, seeds, gpus_per_site, ray_address, keep_models, output
+    )
+    _tell(comparing.compare(laboratory, words(arms, ","), cross_site=cross_site), output)
+
+
+def loco(
+    study: StudyArgument,
+    out: OutOption,
+    arm: Annotated[str, typer.Option(help="The federated arm, as for compare.")] = "fedavg",
+    seeds: SeedsOption = "0,1,2",
+    centres: Annotated[
+        str | None, typer.Option(help="Sites to leave out, separated by commas; default: each in turn.")
+    ] = None,
+    images: Annotated[
+        str, typer.Option(help="Numbers of unlabelled images for the batch-norm statistics.")
+    ] = "16,64,256",
+    sites: SitesOption = None,
+    override: OverrideOption = None,
+    keep_models: KeepOption = False,
+    gpus_per_site: GpuOption = 0.0,
+    ray_address: RayOption = None,
+    output: FormatOption = Format.TEXT,
+) -> None:
+    """Leave each centre out in turn and let the federation of the others meet it, as it is and adapted.
+
+    Example: semc-sim loco phantom_lab --arm fedavg --seeds 0,1,2 --out runs/loco
+    """
+    from simulation import loco as leaving
+
+    laboratory = _laboratory(
+        study, override, sites, out, seeds, gpus_per_site, ray_address, keep_models, output
+    )
+    numbers = [int(word) for word in words(images, ",")]
+    _tell(leaving.loco(laboratory, arm, centres=words(centres, ","), images=numbers), output)
+
+
+def _laboratory(
+    study: str,
+    override: list[str] | None,
+    sites: Path | None,
+    out: Path,
+    seeds: str,
+    gpus_per_site: float,
+    ray_address: str | None,
+    keep_models: bool,
+    output: Format,
+) -> Laboratory:
+    from rich.console import Console
+
+    from simulation.compare import Laboratory
+    from simulation.make_sites import make_sites
+    from simulation.run import Resources
+    from simulation.sites_summary import COUNTS_FILE
+    from simulation.study_run import phantom_request
+
+    loaded = study_of(study, override)
+    if sites is None:
+        sites = out / "hospitals"
+        if not (sites / COUNTS_FILE).is_file():  # an interrupted call left them whole or not at all
+            make_sites(phantom_request(loaded), sites)
+    return Laboratory(
+        study=loaded,
+        sites=sites.resolve(),
+        out=out.resolve(),
+        seeds=[int(word) for word in words(seeds, ",")],
+        resources=Resources(gpus_per_site=gpus_per_site, ray_address=ray_address),
+        keep_models=keep_models,
+        console=Console(stderr=True, quiet=output is Format.JSON),
+    )
+
+
+def _tell(report: Path, output: Format) -> None:
+    """Print the tables, or where the files are."""
+    from simulation.compare import CSV, MARKDOWN
+    from simulation.tasks import PREDICTIONS
+
+    if output is Format.JSON:
+        files = {
+            "report": report,
+            "csv": report.with_name(CSV),
+            "tables": report.with_name(MARKDOWN),
+            "predictions": report.with_name(PREDICTIONS),
+        }
+        typer.echo(json.dumps({name: str(path) for name, path in files.items()}, indent=2))
+        return
+    typer.echo(report.with_name(MARKDOWN).read_text(encoding="utf-8"))
+    typer.echo(f"report: {report}")
