@@ -66,7 +66,7 @@ def compare(laboratory: Laboratory, arm_names: Sequence[str], *, cross_site: boo
     judged = next((arm.name for arm in arms if arm.kind == "federated"), "")
     names = ", ".join(laboratory.study.federation.sites)
     question = f"Does {laboratory.study.name} hold across {names}, and what does training together gain?"
-    return write_laboratory(laboratory, runs, [arm.name for arm in arms], question, judged)
+    return write_laboratory(laboratory, runs, laboratory.out, [arm.name for arm in arms], question, judged)
 
 
 def arm_tasks(laboratory: Laboratory, arms: Sequence[Arm], *, cross_site: bool) -> list[Task]:
@@ -92,13 +92,19 @@ def _train(
 
 
 def write_laboratory(
-    laboratory: Laboratory, runs: Sequence[ArmRun], order: Sequence[str], question: str, judged: str
+    laboratory: Laboratory,
+    runs: Sequence[ArmRun],
+    out: Path,
+    order: Sequence[str],
+    question: str,
+    judged: str,
 ) -> Path:
     """Write the record, the tables and the report of finished runs.
 
     Args:
         laboratory: Where and of what.
         runs: All of them.
+        out: Folder of the four files.
         order: Arms in the order of the tables.
         question: What the experiment asks.
         judged: The arm the answer is about; "" leaves it to the report.
@@ -127,8 +133,8 @@ def write_laboratory(
         notes=data.notes,
         main_arm=judged,
     )
-    _write(laboratory.out, records, contents)
-    return build_laboratory_report(contents, laboratory.out / REPORT)
+    _write(out, records, contents)
+    return build_laboratory_report(contents, out / REPORT)
 
 
 def _write(out: Path, records: Sequence[Predictions], contents: LaboratoryContents) -> None:

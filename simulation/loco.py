@@ -72,7 +72,9 @@ def loco(
     chosen = set(centres or names)
     records = [_as_condition(run, chosen) for run in runs[: len(yardsticks)]] + runs[len(yardsticks) :]
     question = f"What does the federation ({arm.name}) offer a centre that took no part in it?"
-    return write_laboratory(laboratory, records, [arm.name], question, arm.name)
+    return write_laboratory(
+        laboratory, records, laboratory.out / "loco" / arm.name, [arm.name], question, arm.name
+    )
 
 
 def _task(laboratory: Laboratory, arm: Arm, centre: str, seed: int, images: tuple[int, ...]) -> Task:
