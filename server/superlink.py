@@ -39,17 +39,20 @@ from starlette.middleware import Middleware
 from server.door import FLEET_PATH, FleetOnly, LargePieces, OnlyBelow
 from server.process import START_FAILED, die_with
 
-PRAGMAS: Final = {"busy_timeout": "300000", "wal_autocheckpoint": "16384"}
-"""Wait five minutes for another writer (ms); move the log into the database every 64 MiB (pages of 4 KiB)."""
+PRAGMAS: Final = {"page_size": "65536", "busy_timeout": "300000", "wal_autocheckpoint": "1024"}
+"""Large pages for 5 MiB objects (of a new database only); wait five minutes for another writer (ms); move the log into
+the database every 64 MiB."""
 TASK_CLEANUP_SECONDS: Final = 1.0
 """How soon after its lease ends a task counts as lost; Flower writes for it in every request, reads included."""
 FIRST_RETRY_SECONDS: Final = 0.05
 CONTROL_PATH: Final = "/v1/control/"
+RUNTIME_PATH: Final = "/v1/runtime/"
 PATH_OF_LAYER: Final = {
     "ControlSensitiveResponseMiddleware": CONTROL_PATH,
     "ControlAuthenticationMiddleware": CONTROL_PATH,
     "ControlLicenseMiddleware": CONTROL_PATH,
     "ControlEventLogMiddleware": CONTROL_PATH,
+    "RuntimeTracingMiddleware": RUNTIME_PATH,
     "NodeAuthMiddleware": FLEET_PATH,
     "FleetEventLogMiddleware": FLEET_PATH,
 }
@@ -73,7 +76,9 @@ def run_superlink(arguments: Sequence[str]) -> None:
 def tune_database() -> None:
     """Set SQLite's pragmas where they were imported to, and look for ended tasks once a second."""
     module: Any = importlib.import_module("flwr.supercore.sql_mixin")
-    module.SQLITE_PRAGMAS = tuple((dict(module.SQLITE_PRAGMAS) | PRAGMAS).items())
+    module.SQLITE_PRAGMAS = tuple(
+        (PRAGMAS | dict(module.SQLITE_PRAGMAS) | PRAGMAS).items()
+    )  # page size first
     state: Any = importlib.import_module("flwr.supercore.corestate.sql_corestate").SqlCoreState
     state._cleanup_expired_task_tokens = at_most_every(
         TASK_CLEANUP_SECONDS, state._cleanup_expired_task_tokens
@@ -97,8 +102,8 @@ def at_most_every(seconds: float, function: Callable[[Any], None]) -> Callable[[
 def close_door() -> None:
     """Put the door around the app that Flower's command line will create.
 
-    Flower sends every request through nine layers; the four that only look at control paths, and the fleet's
-    two, are passed by where the path is another: most of a small request's time went there.
+    Flower sends every request through nine layers; those that only look at control, runtime or fleet paths are
+    passed by where the path is another: most of a small request's time went there.
     """
     main: Any = importlib.import_module("flwr.superlink.main")
     stock_app, stock_layers = main.create_app, main._get_middleware

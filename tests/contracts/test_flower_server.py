@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import inspect
 import os
+import re
 import sqlite3
 import subprocess
 import sys
@@ -95,7 +96,8 @@ def test_sqlite_waits_five_minutes_for_a_lock(tmp_path: Path, tuned: Any) -> Non
     with _link_state(tmp_path).session() as session:
         connection = session.connection()
         assert connection.exec_driver_sql("PRAGMA busy_timeout").scalar() == 300_000
-        assert connection.exec_driver_sql("PRAGMA wal_autocheckpoint").scalar() == 16_384
+        assert connection.exec_driver_sql("PRAGMA wal_autocheckpoint").scalar() == 1_024
+        assert connection.exec_driver_sql("PRAGMA page_size").scalar() == 65_536
         assert connection.exec_driver_sql("PRAGMA synchronous").scalar() == 1  # Flower's own: NORMAL
         assert connection.exec_driver_sql("PRAGMA foreign_keys").scalar() == 1
 
@@ -229,7 +231,13 @@ def test_layers_that_act_below_one_path_are_still_flowers(door: Any) -> None:
     assert set(superlink.PATH_OF_LAYER) <= set(stock)
     for name, path in superlink.PATH_OF_LAYER.items():
         source = inspect.getsource(stock[name].dispatch)
-        if path == superlink.CONTROL_PATH:
+        if path == superlink.RUNTIME_PATH:
+            # acts on the answers to two runtime requests, and with tracing switched on
+            assert set(re.findall(r"isinstance\(result, (\w+)\)", source)) == {
+                "AcquireTaskResponse",
+                "PullTaskInputResponse",
+            }
+        elif path == superlink.CONTROL_PATH:
             assert "_is_control_path(" in source or "_is_control_sensitive_route(" in source
         else:
             assert f'request.url.path.startswith("{path}")' in source

@@ -1,0 +1,65 @@
+"""Comparison of arms and a left-out centre, whole: trained, scored, tabulated, and not repeated when called again."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from typer.testing import CliRunner
+
+from semc.config import StudyConfig
+from semc.reporting.predictions import read_predictions
+from simulation.cli import app
+
+
+def _run(*arguments: str) -> dict[str, str]:
+    done = CliRunner().invoke(app, [*arguments, "--format", "json"])
+    assert done.exit_code == 0, done.output
+    files: dict[str, str] = json.loads(done.stdout[done.stdout.index("{\n") :])
+    return files
+
+
+@pytest.mark.timeout(600)
+def test_compare_then_leave_one_centre_out(hospitals: Path, study: StudyConfig, tmp_path: Path) -> None:
+    file, out = tmp_path / "study.yaml", tmp_path / "out"
+    file.write_text(study.to_yaml(), encoding="utf-8")
+    common = (str(file), "--sites", str(hospitals), "--out", str(out), "--seeds", "0")
+    compare = ("compare", *common, "--arms", "local,pooled,silo")
+    files = _run(*compare)
+
+    records, classes = read_predictions(Path(files["predictions"]))
+    assert classes == study.data.classes
+    per_site = {(r.arm, r.model_site, r.test_site) for r in records if r.protocol == "per_site"}
+    names = study.federation.sites
+    assert per_site == {
+        *(("local", name, name) for name in names),
+        *(("silo", name, name) for name in names),
+        *(("pooled", "", name) for name in names),
+    }
+    crossed = {(r.arm, r.model_site, r.test_site) for r in records if r.protocol == "cross_site"}
+    assert crossed == {(arm, a, b) for arm in ("local", "silo") for a in names for b in names if a != b}
+    table = pd.read_csv(files["csv"])
+    assert len(table) == len(records)
+    assert table["macro_f1"].between(0, 1).all()
+    assert "silo" in Path(files["tables"]).read_text(encoding="utf-8")
+
+    # The same call again reads everything back: the same bytes, without training.
+    before = {name: Path(path).read_bytes() for name, path in files.items() if name != "report"}
+    started = time.monotonic()
+    assert {
+        name: Path(path).read_bytes() for name, path in _run(*compare).items() if name != "report"
+    } == before
+    assert time.monotonic() - started < 30
+
+    # A left-out centre: the yardsticks of the comparison serve, one federation of the others is trained.
+    stamp = (out / "arms" / "local" / "seed-0" / "finished.json").stat().st_mtime_ns
+    files = _run("loco", *common, "--arm", "silo", "--centres", "west", "--images", "4,8,9999")
+    assert (out / "arms" / "local" / "seed-0" / "finished.json").stat().st_mtime_ns == stamp
+    records, _ = read_predictions(Path(files["predictions"]))
+    conditions = {r.condition for r in records}
+    assert conditions == {"local", "pooled", "none", "bn_4", "bn_8", "fine_tune_10"}
+    assert {r.test_site for r in records} == {"west"}
+    assert {r.protocol for r in records} == {"loco"}
