@@ -34,7 +34,9 @@ def local_only(study: StudyConfig, site_files: dict[str, Path], folder: Path) ->
         Site name to test confusion of the last round's weights.
     """
     workers = min(len(site_files), 2 * (os.cpu_count() or 1))
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+    server = get_context("forkserver")  # torch is imported once, and every site starts from there
+    server.set_forkserver_preload(["client.training_round"])
+    with ProcessPoolExecutor(workers, mp_context=server) as pool:
         futures = {
             name: pool.submit(_own_confusion, study.to_yaml(), name, file, folder / name)
             for name, file in site_files.items()

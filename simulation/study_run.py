@@ -58,7 +58,7 @@ def phantom_request(study: StudyConfig) -> SitesRequest:
         site_names=study.federation.sites,
         classes=study.data.classes,
         image_size=study.data.image_size,
-        patients_per_site=10,
+        patients_per_site=14,
         test_patients_per_site=24,
         frames_per_patient=3,
         class_prior=None,
