@@ -14,7 +14,6 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -32,8 +31,8 @@ from semc.checkpoint import STATE_FILE, load_state, save_state
 from semc.config import SiteConfig, StudyConfig, load_site, load_study
 from semc.datasets import (
     Batch,
-    DecodedCache,
     ManifestRow,
+    SiteImages,
     adaptation_batches,
     build_site_data,
     evaluation_batches,
@@ -55,9 +54,7 @@ from semc.training.adaptation import MINIMUM_WITHOUT_PRIOR
 PASSES: Final = 3
 MOST_IMAGES: Final = 512
 """Beyond it statistics gain less than the scanner's own day to day changes."""
-_FORWARD_BATCH: Final = 32
 _SMALLEST_BATCH: Final = 2
-_BYTES_PER_MIB: Final = 1 << 20
 
 
 def adopt(
@@ -101,8 +98,7 @@ def adopt(
     merge_shared(network, shared.tensors, study.federation.bn)
     least = max(minimum, MINIMUM_WITHOUT_PRIOR) if study.federation.bn == "silo" else _SMALLEST_BATCH
     chosen, test = _rows(site, study, images, least)
-    prepared = _Images(site, study, DecodedCache(site.data.cache_mb * _BYTES_PER_MIB))
-    found = _adapted(network, prepared, chosen, test, shared.round_number, device)
+    found = _adapted(network, site, study, chosen, test, shared.round_number, device)
     with state.lock() if out is None else nullcontext():
         save_state(folder, network.state_dict(), found.metadata(study.digest(), study.model_digest()))
     return found.saved_in(folder)
@@ -131,63 +127,37 @@ def load_adopted(folder: Path, study: StudyConfig) -> nn.Module:
     return network.eval()
 
 
-@dataclass(frozen=True)
-class _Images:
-    """Batches of the site's images as this study prepares them."""
-
-    site: SiteConfig
-    study: StudyConfig
-    decoded: DecodedCache
-
-    def mixed(self, rows: Sequence[ManifestRow], number: int) -> Iterator[Batch]:
-        """Yield the batches of one pass."""
-        return adaptation_batches(
-            rows,
-            self.study.data,
-            self.site.data,
-            seed=derive_seed(self.study.seed, self.site.site, "adopt", number),
-            decoded=self.decoded,
-            weights=self.study.model.weights,
-        )
-
-    def plain(self, rows: Sequence[ManifestRow]) -> Iterator[Batch]:
-        """Yield batches to answer on."""
-        return evaluation_batches(
-            rows,
-            self.study.data,
-            self.site.data,
-            batch_size=_FORWARD_BATCH,
-            decoded=self.decoded,
-            weights=self.study.model.weights,
-        )
-
-
 def _adapted(
     network: nn.Module,
-    images: _Images,
+    site: SiteConfig,
+    study: StudyConfig,
     chosen: Sequence[ManifestRow],
     test: Sequence[ManifestRow],
     round_number: int,
     device: torch.device,
 ) -> Adoption:
     """Measure the site's statistics into the network; returns what was found."""
-    study = images.study
+    images = SiteImages(study.data, site.data, study.model.weights)
     num_classes, average = len(study.data.classes), study.federation.bn == "average"
 
     def answers() -> tuple[tuple[int, ...], Scores | None]:
         scores = None
         if test:
-            scores = Scores.of(evaluate(network, images.plain(test), num_classes, device).confusion)
-        return predicted_counts(network, images.plain(chosen), num_classes, device), scores
+            found = evaluate(network, evaluation_batches(test, images), num_classes, device)
+            scores = Scores.of(found.confusion)
+        return predicted_counts(network, evaluation_batches(chosen, images), num_classes, device), scores
+
+    def mixed(rows: Sequence[ManifestRow], number: int) -> Iterator[Batch]:
+        return adaptation_batches(rows, images, seed=derive_seed(study.seed, site.site, "adopt", number))
 
     predicted_before, test_before = answers()
     one, other = patient_halves(chosen)
     halves = None
     if not average and min(len(one), len(other)) >= _SMALLEST_BATCH:
-        halves = (images.mixed(one, 0), images.mixed(other, 0))
+        halves = (mixed(one, 0), mixed(other, 0))
     report = adapt_statistics(
         network,
-        [images.mixed(chosen, number) for number in range(PASSES)],
+        [mixed(chosen, number) for number in range(PASSES)],
         device,
         prior=statistics_of(network) if average else None,
         halves=halves,
@@ -200,7 +170,7 @@ def _adapted(
         )
     predicted_after, test_after = answers()
     return Adoption(
-        site=images.site.site,
+        site=site.site,
         study=study.name,
         classes=study.data.classes,
         round_number=round_number,

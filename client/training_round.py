@@ -22,8 +22,8 @@ from client.round_update import MetricValue, RoundUpdate
 from semc.config import SiteConfig, StudyConfig
 from semc.datasets import (
     Batch,
-    DecodedCache,
     ManifestRow,
+    SiteImages,
     adaptation_batches,
     build_site_data,
     evaluation_batches,
@@ -52,7 +52,6 @@ from semc.protocol import (
 from semc.seed import derive_seed, seed_everything
 from semc.training import Trainer, TrainResult, evaluate, reestimate_statistics
 
-_BYTES_PER_MIB = 1 << 20
 _FORWARD_BATCH = 32
 """Images per step where nothing is trained; a study's small batches would only make it slower."""
 _STATISTICS_IMAGES = 128
@@ -75,7 +74,7 @@ class SiteTrainer:
         self._site, self._study, self._bn = site, study, study.federation.bn
         self._device = compute_device(site.device)
         self._data = build_site_data(site.data, study.data, study.training.batch_size)
-        self._decoded = DecodedCache(site.data.cache_mb * _BYTES_PER_MIB)
+        self._images = SiteImages(study.data, site.data, study.model.weights)
         self._state = LocalState(site.state_directory, site.site, study.digest())
         self._build()
         self.shared_shapes = shared_shapes(self._network, self._bn)
@@ -190,14 +189,11 @@ class SiteTrainer:
         seed_everything(derive_seed(self._study.seed, self._site.site, round_number))
         batches = training_batches(
             self._data.train,
-            self._study.data,
-            self._site.data,
+            self._images,
             batch_size=training.batch_size,
             num_steps=steps,
             seed=derive_seed(self._study.seed, self._site.site, round_number, "batches"),
-            decoded=self._decoded,
             workers=self._site.loader_workers,
-            weights=self._study.model.weights,
         )
         return self._trainer.train(
             _counted(batches, round_number, steps, report),
@@ -210,11 +206,8 @@ class SiteTrainer:
         rows = {row.index: row for row in self._data.train}
         return adaptation_batches(
             [rows[number] for number in ids if number in rows],
-            self._study.data,
-            self._site.data,
+            self._images,
             seed=derive_seed(self._study.seed, self._site.site, "refresh"),
-            decoded=self._decoded,
-            weights=self._study.model.weights,
         )
 
     def _counts(self, round_number: int, report: Report) -> dict[str, MetricValue]:
@@ -236,26 +229,16 @@ class SiteTrainer:
             return
         batches = training_batches(
             self._data.train,
-            self._study.data,
-            self._site.data,
+            self._images,
             batch_size=_FORWARD_BATCH,
             num_steps=math.ceil(_STATISTICS_IMAGES / _FORWARD_BATCH),
             seed=derive_seed(self._study.seed, self._site.site, "statistics"),
-            decoded=self._decoded,
             workers=self._site.loader_workers,
-            weights=self._study.model.weights,
         )
         reestimate_statistics(self._network, batches, self._device)
 
     def _confusion(self, rows: tuple[ManifestRow, ...]) -> list[int]:
-        batches = evaluation_batches(
-            rows,
-            self._study.data,
-            self._site.data,
-            batch_size=_FORWARD_BATCH,
-            decoded=self._decoded,
-            weights=self._study.model.weights,
-        )
+        batches = evaluation_batches(rows, self._images)
         found = evaluate(self._network, batches, len(self._study.data.classes), self._device)
         return found.confusion.to_list()
 

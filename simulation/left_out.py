@@ -20,8 +20,8 @@ from simulation.run import SITE_FILE, Resources, SimulatedRun, prepare, run_simu
 if TYPE_CHECKING:
     from torch import nn
 
-    from semc.datasets import ManifestRow, SiteData
-    from semc.training.adaptation import NormStatistics
+    from semc.datasets import ManifestRow, SiteData, SiteImages
+    from semc.training import NormStatistics
 
 PASSES: Final = 3
 LABELLED_FRACTION: Final = 0.1
@@ -59,18 +59,19 @@ def leave_out(
 
 
 def _meet(
-    arm: str, study_text: str, folder: Path, centre: str, site_file: Path, images: tuple[int, ...]
+    arm: str, study_text: str, folder: Path, centre: str, site_file: Path, counts: tuple[int, ...]
 ) -> list[Predictions]:
     """Score the federation's model at the centre under every condition."""
-    from semc.datasets import DecodedCache, adaptation_batches, build_site_data, spread_over_patients
-    from semc.training.adaptation import adapt_statistics, set_statistics
+    from semc.datasets import SiteImages, adaptation_batches, build_site_data, spread_over_patients
+    from semc.training import adapt_statistics, set_statistics
     from simulation.scoring import ModelName, Scorer
 
     study = parse_study(study_text)
     network, prior = _federation_model(SimulatedRun(study, folder), study)
     site = load_site(site_file)
     data = build_site_data(site.data, study.data, study.training.batch_size)
-    scorer, cache = Scorer(study, {centre: site_file}), DecodedCache(1 << 30)
+    scorer = Scorer(study, {centre: site_file})
+    images = SiteImages(study.data, site.data, study.model.weights)
     device = next(network.parameters()).device
     records: list[Predictions] = []
 
@@ -80,18 +81,13 @@ def _meet(
 
     score("none")
     shares_statistics = study.federation.bn == "average"
-    for count in (count for count in sorted(images) if count <= len(data.train)):
+    for count in (count for count in sorted(counts) if count <= len(data.train)):
         set_statistics(network, prior)
         chosen = spread_over_patients(data.train, count, derive_seed(study.seed, centre, "unlabelled"))
-        passes = [
-            adaptation_batches(
-                chosen, study.data, site.data, seed=number, decoded=cache, weights=study.model.weights
-            )
-            for number in range(PASSES)
-        ]
+        passes = [adaptation_batches(chosen, images, seed=number) for number in range(PASSES)]
         adapt_statistics(network, passes, device, prior=prior if shares_statistics else None)
         score(f"bn_{count}")
-    _fine_tune(network, study, data, centre, site_file)
+    _fine_tune(network, study, data, centre, images)
     score("fine_tune_10")
     return records
 
@@ -99,7 +95,7 @@ def _meet(
 def _federation_model(run: SimulatedRun, study: StudyConfig) -> tuple[nn.Module, dict[str, NormStatistics]]:
     """Return the last global weights with the mean of the training sites' statistics, and those statistics."""
     from client.training_round import SiteTrainer
-    from semc.training.adaptation import set_statistics, statistics_of
+    from semc.training import set_statistics, statistics_of
 
     found: list[dict[str, NormStatistics]] = []
     for name in study.federation.sites:
@@ -115,7 +111,7 @@ def mean_statistics(sites: Sequence[Mapping[str, NormStatistics]]) -> dict[str, 
     """Return the statistics of a mixture of sites, each counted once (law of total variance)."""
     import torch
 
-    from semc.training.adaptation import NormStatistics
+    from semc.training import NormStatistics
 
     mixed = {}
     for layer in sites[0]:
@@ -146,13 +142,14 @@ def labelled_tenth(rows: Sequence[ManifestRow], seed: int) -> list[ManifestRow]:
     return [row for row in rows if row.group in set(chosen)]
 
 
-def _fine_tune(network: nn.Module, study: StudyConfig, data: SiteData, centre: str, site_file: Path) -> None:
+def _fine_tune(
+    network: nn.Module, study: StudyConfig, data: SiteData, centre: str, images: SiteImages
+) -> None:
     """Train the classifiers on the labelled tenth; statistics and everything else stay as they are."""
-    from semc.datasets import DecodedCache, steps_per_epoch, training_batches
+    from semc.datasets import steps_per_epoch, training_batches
     from semc.objectives import build_objective
     from semc.seed import seed_everything
-    from semc.training import Trainer
-    from semc.training.adaptation import set_statistics, statistics_of
+    from semc.training import Trainer, set_statistics, statistics_of
 
     seed = derive_seed(study.seed, centre, "labelled")
     rows = labelled_tenth(data.train, seed)
@@ -170,15 +167,6 @@ def _fine_tune(network: nn.Module, study: StudyConfig, data: SiteData, centre: s
     trainer = Trainer(
         tuned, network, build_objective(tuned, counts, len(rows)), next(network.parameters()).device
     )
-    batches = training_batches(
-        rows,
-        study.data,
-        load_site(site_file).data,
-        batch_size=size,
-        num_steps=steps,
-        seed=seed,
-        decoded=DecodedCache(1 << 28),
-        weights=study.model.weights,
-    )
+    batches = training_batches(rows, images, batch_size=size, num_steps=steps, seed=seed)
     trainer.train(batches, global_step=0, total_steps=steps)
     set_statistics(network, statistics)

@@ -10,12 +10,9 @@ import torch
 from torch import nn
 
 from semc.config import StudyConfig, load_site
-from semc.datasets import DecodedCache, build_site_data, evaluation_batches
+from semc.datasets import SiteImages, build_site_data, evaluation_batches
 from semc.reporting.predictions import Predictions, Protocol, number_patients
 from semc.training import evaluate
-
-_BATCH = 64
-_CACHE_BYTES = 1 << 30
 
 
 @dataclass(frozen=True)
@@ -48,12 +45,11 @@ class Scorer:
 
     def __init__(self, study: StudyConfig, site_files: Mapping[str, Path]) -> None:
         self._study = study
-        self._sites = {name: load_site(file) for name, file in site_files.items()}
-        self._data = {
-            name: build_site_data(site.data, study.data, study.training.batch_size)
-            for name, site in self._sites.items()
-        }
-        self._decoded = DecodedCache(_CACHE_BYTES)
+        self._sites = {}
+        for name, file in site_files.items():
+            site = load_site(file).data
+            data = build_site_data(site, study.data, study.training.batch_size)
+            self._sites[name] = (data.test, SiteImages(study.data, site, study.model.weights))
 
     def score(
         self,
@@ -73,17 +69,10 @@ class Scorer:
         """
         records = []
         for name in test_sites:
-            rows = self._data[name].test
+            rows, images = self._sites[name]
             if not rows:
                 continue
-            batches = evaluation_batches(
-                rows,
-                self._study.data,
-                self._sites[name].data,
-                batch_size=_BATCH,
-                decoded=self._decoded,
-                weights=self._study.model.weights,
-            )
+            batches = evaluation_batches(rows, images)
             answers = evaluate(network, batches, len(self._study.data.classes), _device_of(network))
             records.append(
                 Predictions(

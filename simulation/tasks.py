@@ -8,7 +8,6 @@ recorded, unless they are to be kept.
 from __future__ import annotations
 
 import hashlib
-import json
 import shutil
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -136,7 +135,7 @@ def _train(task: Task, *, keep_models: bool) -> ArmRun:
     """Train one task from the beginning in a fresh process, so that nothing of one arm is left to the next."""
     shutil.rmtree(task.folder, ignore_errors=True)
     task.folder.mkdir(parents=True)
-    (task.folder / "study.json").write_text(json.dumps(task.study.model_dump(mode="json"), indent=1))
+    (task.folder / "study.yaml").write_text(task.study.to_yaml(), encoding="utf-8")  # to run it alone
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
         run = pool.submit(task.train, task.folder / _WORK).result()
     task.record(run)

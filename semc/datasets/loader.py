@@ -13,11 +13,9 @@ import torch
 from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset
 
-from semc.config.data import DataConfig
-from semc.config.site import SiteDataConfig
-from semc.datasets.cache import DecodedCache
 from semc.datasets.sample import Batch, ManifestRow
-from semc.datasets.transforms import augment, normalisation_of, to_tensor
+from semc.datasets.site_images import SiteImages
+from semc.datasets.transforms import augment, to_tensor
 from semc.exit_codes import SemcError
 from semc.seed import derive_seed
 
@@ -30,39 +28,33 @@ def steps_per_epoch(num_rows: int, batch_size: int) -> int:
 
 def training_batches(
     rows: Sequence[ManifestRow],
-    data: DataConfig,
-    site: SiteDataConfig,
+    images: SiteImages,
     *,
     batch_size: int,
     num_steps: int | None,
     seed: int,
-    decoded: DecodedCache,
     workers: int = 0,
-    weights: str = "none",
 ) -> Iterator[Batch]:
     """Yield augmented batches from an endless, per epoch reshuffled stream, cut at `num_steps`.
 
     Args:
         rows: Training rows.
-        data: Image size, augmentation, normalisation.
-        site: Limits on image size.
+        images: Where their pixels come from; filled first where worker processes share it.
         batch_size: Images per batch; an epoch's last batch may be smaller, or larger by one.
         num_steps: Batches to yield; None = one epoch.
         seed: Of this stream, e.g. derived from study seed, site and round.
-        decoded: Memory of prepared images; filled first where worker processes share it.
         workers: Processes that decode and augment; the batches do not depend on it.
-        weights: `model.weights` of the study, for the normalisation.
 
     Raises:
         SemcError: DATA_UNREADABLE or IMAGE_MODE, with the row number.
     """
     steps = steps_per_epoch(len(rows), batch_size) if num_steps is None else num_steps
-    stream = _TrainingStream(rows, data, site, batch_size, steps, seed, decoded, weights)
+    stream = _TrainingStream(rows, images, batch_size, steps, seed)
     if workers == 0:
         for step in range(steps):
             yield stream[step]
         return
-    decoded.warm(rows, data, site)
+    images.warm(rows)
     loader = DataLoader(_ErrorsAsValues(stream), batch_size=None, shuffle=False, num_workers=workers)
     for batch in loader:
         if isinstance(batch, SemcError):
@@ -71,20 +63,14 @@ def training_batches(
 
 
 def evaluation_batches(
-    rows: Sequence[ManifestRow],
-    data: DataConfig,
-    site: SiteDataConfig,
-    *,
-    batch_size: int,
-    decoded: DecodedCache,
-    weights: str = "none",
+    rows: Sequence[ManifestRow], images: SiteImages, *, batch_size: int = 32
 ) -> Iterator[Batch]:
     """Yield every row once, in order, without augmentation; arguments as in :func:`training_batches`."""
     groups = _dense_groups(rows)
     for first in range(0, len(rows), batch_size):
         places = list(range(first, min(first + batch_size, len(rows))))
-        images = [decoded.image(rows[place], data, site) for place in places]
-        yield _batch(rows, groups, places, images, data, weights)
+        pixels = [images.image(rows[place]) for place in places]
+        yield _batch(rows, groups, places, pixels, images)
 
 
 class _TrainingStream(Dataset[Batch]):
@@ -93,17 +79,13 @@ class _TrainingStream(Dataset[Batch]):
     def __init__(
         self,
         rows: Sequence[ManifestRow],
-        data: DataConfig,
-        site: SiteDataConfig,
+        images: SiteImages,
         batch_size: int,
         num_steps: int,
         seed: int,
-        decoded: DecodedCache,
-        weights: str,
     ) -> None:
-        self._rows, self._data, self._site = rows, data, site
+        self._rows, self._images = rows, images
         self._batch_size, self._num_steps, self._seed = batch_size, num_steps, seed
-        self._decoded, self._weights = decoded, weights
         self._groups = _dense_groups(rows)
         self._per_epoch = steps_per_epoch(len(rows), batch_size)
         self._order: tuple[int, NDArray[np.intp]] = (-1, np.empty(0, dtype=np.intp))
@@ -119,10 +101,10 @@ class _TrainingStream(Dataset[Batch]):
         first = number * self._batch_size
         last = None if number == self._per_epoch - 1 else first + self._batch_size
         places = self._order[1][first:last].tolist()
-        images = [self._decoded.image(self._rows[place], self._data, self._site) for place in places]
+        pixels = [self._images.image(self._rows[place]) for place in places]
         rng = np.random.default_rng(derive_seed(self._seed, "augmentation", step))
-        augmented = augment(images, self._data.augmentation, rng)
-        return _batch(self._rows, self._groups, places, augmented, self._data, self._weights)
+        augmented = augment(pixels, self._images.data.augmentation, rng)
+        return _batch(self._rows, self._groups, places, augmented, self._images)
 
 
 class _ErrorsAsValues(Dataset[Batch | SemcError]):
@@ -149,13 +131,12 @@ def _batch(
     rows: Sequence[ManifestRow],
     groups: dict[str, int],
     places: Sequence[int],
-    images: Sequence[NDArray[np.uint8]],
-    data: DataConfig,
-    weights: str,
+    pixels: Sequence[NDArray[np.uint8]],
+    images: SiteImages,
 ) -> Batch:
     chosen = [rows[place] for place in places]
     return Batch(
-        images_BCHW=to_tensor(images, normalisation_of(data, weights)),
+        images_BCHW=to_tensor(pixels, images.normalisation),
         labels_B=torch.tensor([row.label for row in chosen], dtype=torch.int64),
         ids_B=torch.tensor([row.index for row in chosen], dtype=torch.int64),
         groups_B=torch.tensor([groups[row.group] for row in chosen], dtype=torch.int64),

@@ -11,11 +11,9 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from semc.config.data import DataConfig
-from semc.config.site import SiteDataConfig
-from semc.datasets.cache import DecodedCache
 from semc.datasets.loader import evaluation_batches
 from semc.datasets.sample import Batch, ManifestRow
+from semc.datasets.site_images import SiteImages
 from semc.seed import derive_seed
 
 _BATCH_SIZE = 32
@@ -48,15 +46,7 @@ def patient_halves(rows: Sequence[ManifestRow]) -> tuple[list[ManifestRow], list
     )
 
 
-def adaptation_batches(
-    rows: Sequence[ManifestRow],
-    data: DataConfig,
-    site: SiteDataConfig,
-    *,
-    seed: int,
-    decoded: DecodedCache,
-    weights: str = "none",
-) -> Iterator[Batch]:
+def adaptation_batches(rows: Sequence[ManifestRow], images: SiteImages, *, seed: int) -> Iterator[Batch]:
     """Yield every row once, without augmentation, in batches of about one size that each mix the patients.
 
     A patient's images are dealt to the batches in turn, from another start with every seed. No batch holds a single
@@ -64,11 +54,8 @@ def adaptation_batches(
 
     Args:
         rows: E.g. of :func:`spread_over_patients`.
-        data: Image size and normalisation.
-        site: Limits on image size.
+        images: Where their pixels come from.
         seed: Of this pass.
-        decoded: Memory of prepared images.
-        weights: `model.weights` of the study, for the normalisation.
 
     Raises:
         SemcError: DATA_UNREADABLE or IMAGE_MODE, with the row number.
@@ -80,6 +67,4 @@ def adaptation_batches(
     num_batches = -(-len(rows) // _BATCH_SIZE)
     for first in range(num_batches):
         dealt = [rows[k] for k in order[first::num_batches]]
-        yield from evaluation_batches(
-            dealt, data, site, batch_size=len(dealt), decoded=decoded, weights=weights
-        )
+        yield from evaluation_batches(dealt, images, batch_size=len(dealt))

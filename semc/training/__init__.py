@@ -3,14 +3,16 @@
 from semc.training.adaptation import (
     AdaptationReport,
     LayerDrift,
-    NormStatistics,
     adapt_statistics,
     blend_statistics,
     predicted_counts,
+)
+from semc.training.batch_norm import (
+    NormStatistics,
+    reestimate_statistics,
     set_statistics,
     statistics_of,
 )
-from semc.training.batch_norm import reestimate_statistics
 from semc.training.evaluator import Evaluation, evaluate
 from semc.training.optim import build_optimizer, learning_rate
 from semc.training.train_result import TrainResult

@@ -11,29 +11,22 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Final, Literal
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from semc.datasets import Batch
 from semc.models import SEMCOutput
-from semc.models.batch_statistics import batch_norms, normalised_by_batch, statistics_kept
+from semc.models.batch_statistics import batch_norms
+from semc.training.batch_norm import NormStatistics, measured_statistics, set_statistics
 from semc.training.mode import in_mode
 
 PRIOR_COUNT: Final = 32.0
 """N0: how many images the federation's mean statistics count for."""
 MINIMUM_WITHOUT_PRIOR: Final = 64
 """Fewest images where there is no prior; fewer describe the patients drawn, not the scanner."""
-_SMALLEST_BATCH: Final = 2
-
-
-@dataclass(frozen=True)
-class NormStatistics:
-    """One batch norm's running statistics."""
-
-    mean_C: Tensor
-    variance_C: Tensor
 
 
 @dataclass(frozen=True)
@@ -105,9 +98,9 @@ def adapt_statistics(
         raise ValueError("the prior belongs to another network")
     spread: dict[str, float] = {}
     if prior is None and halves is not None:
-        first, second = (_measured(network, [half], device)[0] for half in halves)
+        first, second = (measured_statistics(network, half, device)[0] for half in halves)
         spread = _drifts(network, second, first)
-    own, num_seen = _measured(network, passes, device)
+    own, num_seen = measured_statistics(network, chain.from_iterable(passes), device)
     num_images = num_seen // len(passes)
     if prior is not None:
         spread = _drifts(network, own, prior)
@@ -143,26 +136,6 @@ def blend_statistics(
     return NormStatistics(mean_C, within_C + between_C)
 
 
-def statistics_of(network: nn.Module) -> dict[str, NormStatistics]:
-    """Return copies of all running statistics by layer name."""
-    found = {}
-    for name, norm in batch_norms(network).items():
-        assert norm.running_mean is not None
-        assert norm.running_var is not None
-        found[name] = NormStatistics(norm.running_mean.clone(), norm.running_var.clone())
-    return found
-
-
-@torch.no_grad()
-def set_statistics(network: nn.Module, statistics: Mapping[str, NormStatistics]) -> None:
-    """Copy statistics into a network, layer by layer name."""
-    for name, norm in batch_norms(network).items():
-        assert norm.running_mean is not None
-        assert norm.running_var is not None
-        norm.running_mean.copy_(statistics[name].mean_C)
-        norm.running_var.copy_(statistics[name].variance_C)
-
-
 def predicted_counts(
     network: nn.Module, batches: Iterable[Batch], num_classes: int, device: torch.device
 ) -> tuple[int, ...]:
@@ -177,31 +150,6 @@ def predicted_counts(
             output: SEMCOutput = network(batch.images_BCHW.to(device, non_blocking=True))
             counts_K += torch.bincount(output.logits_BK.argmax(dim=1).cpu(), minlength=num_classes)
     return tuple(counts_K.tolist())
-
-
-def _measured(
-    network: nn.Module, passes: Sequence[Iterable[Batch]], device: torch.device
-) -> tuple[dict[str, NormStatistics], int]:
-    """Return the mean over all batches of their statistics, and the images seen; the network is as before."""
-    norms = batch_norms(network)
-    momenta = {name: norm.momentum for name, norm in norms.items()}
-    num_seen = 0
-    try:
-        with statistics_kept(network), normalised_by_batch(network), torch.no_grad():
-            for norm in norms.values():
-                norm.reset_running_stats()
-                norm.momentum = None  # torch's cumulative average
-            for batch in (batch for batches in passes for batch in batches):
-                if len(batch.images_BCHW) < _SMALLEST_BATCH:
-                    raise ValueError("a batch of one image has no statistics")
-                network(batch.images_BCHW.to(device, non_blocking=True))
-                num_seen += len(batch.images_BCHW)
-            if num_seen == 0:
-                raise ValueError("statistics need at least one batch")
-            return statistics_of(network), num_seen
-    finally:
-        for name, norm in norms.items():
-            norm.momentum = momenta[name]
 
 
 def _drifts(

@@ -19,7 +19,7 @@ from client.adoption import DRIFT_WARNING, KIND
 from client.unlabelled import unlabelled_rows
 from semc.checkpoint import MODEL_PREFIX, load_state, save_state
 from semc.config import StudyConfig, load_site, parse_study
-from semc.datasets import DecodedCache, build_site_data, evaluation_batches
+from semc.datasets import SiteImages, build_site_data, evaluation_batches
 from semc.exit_codes import ExitCode, SemcError
 from semc.models import build_model
 from semc.parameter_exchange import split_parameters
@@ -116,7 +116,7 @@ def test_the_saved_model_evaluates_at_once_and_scores_as_reported(site: Path, tm
     network = load_adopted(tmp_path / "out", study)
     config = load_site(site)
     test = build_site_data(config.data, study.data, 2).test
-    batches = evaluation_batches(test, study.data, config.data, batch_size=32, decoded=DecodedCache(1 << 24))
+    batches = evaluation_batches(test, SiteImages(study.data, config.data))
     confusion = evaluate(network, batches, 3, CPU).confusion
     assert found.test_after is not None
     assert (found.test_after.num_images, found.test_after.macro_f1) == (len(test), confusion.macro_f1)

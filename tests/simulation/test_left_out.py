@@ -10,7 +10,7 @@ import torch
 from semc.config import load_study
 from semc.datasets import ManifestRow
 from semc.exit_codes import ExitCode, SemcError
-from semc.training.adaptation import NormStatistics
+from semc.training import NormStatistics
 from simulation.compare import Laboratory
 from simulation.left_out import LABELLED_FRACTION, labelled_tenth, mean_statistics
 from simulation.loco import loco, without

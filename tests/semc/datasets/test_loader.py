@@ -9,8 +9,8 @@ import torch
 from semc.config import DataConfig, SiteDataConfig
 from semc.datasets import (
     Batch,
-    DecodedCache,
     ManifestRow,
+    SiteImages,
     build_site_data,
     evaluation_batches,
     steps_per_epoch,
@@ -44,15 +44,10 @@ def stream(
     workers: int = 0,
     cache_bytes: int = 1 << 20,
 ) -> list[Batch]:
+    images = SiteImages(data, site)
+    images.max_bytes = cache_bytes
     batches = training_batches(
-        rows,
-        data,
-        site,
-        batch_size=batch_size,
-        num_steps=num_steps,
-        seed=seed,
-        decoded=DecodedCache(cache_bytes),
-        workers=workers,
+        rows, images, batch_size=batch_size, num_steps=num_steps, seed=seed, workers=workers
     )
     return list(batches)
 
@@ -141,13 +136,11 @@ def test_evaluation_scores_every_row_once_in_order(
     rows: tuple[ManifestRow, ...], site: SiteDataConfig
 ) -> None:
     for batch_size in (1, 4, 5, 100):
-        batches = list(
-            evaluation_batches(rows, PAPER, site, batch_size=batch_size, decoded=DecodedCache(1 << 20))
-        )
+        batches = list(evaluation_batches(rows, SiteImages(PAPER, site), batch_size=batch_size))
         assert [int(number) for batch in batches for number in batch.ids_B] == [row.index for row in rows]
-    again = list(evaluation_batches(rows, PAPER, site, batch_size=100, decoded=DecodedCache(0)))
+    again = list(evaluation_batches(rows, SiteImages(PAPER, site), batch_size=100))
     assert torch.equal(again[0].images_BCHW, batches[0].images_BCHW), "no augmentation in evaluation"
-    assert list(evaluation_batches((), PAPER, site, batch_size=4, decoded=DecodedCache(0))) == []
+    assert list(evaluation_batches((), SiteImages(PAPER, site), batch_size=4)) == []
 
 
 def test_a_batch_moves_as_one(rows: tuple[ManifestRow, ...], site: SiteDataConfig) -> None:

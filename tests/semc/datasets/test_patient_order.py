@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from semc.config import SiteDataConfig
 from semc.datasets import (
-    DecodedCache,
     ManifestRow,
+    SiteImages,
     adaptation_batches,
     build_site_data,
     evaluation_batches,
@@ -74,7 +74,7 @@ def test_batches_are_even_mixed_complete_and_follow_the_seed(site: SiteDataConfi
     rows = list(build_site_data(site, DATA, 4).train)
     for count in (2, 3, 31, 32, 33, 64, 65):
         chosen = rows[:count]
-        batches = list(adaptation_batches(chosen, DATA, site, seed=0, decoded=DecodedCache(1 << 20)))
+        batches = list(adaptation_batches(chosen, SiteImages(DATA, site), seed=0))
         sizes = [len(batch.images_BCHW) for batch in batches]
         assert max(sizes) - min(sizes) <= 1
         assert 2 <= min(sizes) <= max(sizes) <= 32
@@ -84,7 +84,7 @@ def test_batches_are_even_mixed_complete_and_follow_the_seed(site: SiteDataConfi
             shares = [sum(by_id[i] == group for i in batch.ids_B.tolist()) for batch in batches]
             assert max(shares) - min(shares) <= 1, frames
     passes = [
-        [b.ids_B.tolist() for b in adaptation_batches(rows, DATA, site, seed=k, decoded=DecodedCache(0))]
+        [b.ids_B.tolist() for b in adaptation_batches(rows, SiteImages(DATA, site), seed=k)]
         for k in (0, 0, 1)
     ]
     assert passes[0] == passes[1] != passes[2]
@@ -92,8 +92,8 @@ def test_batches_are_even_mixed_complete_and_follow_the_seed(site: SiteDataConfi
 
 def test_images_are_those_of_evaluation(site: SiteDataConfig) -> None:
     rows = list(build_site_data(site, DATA, 4).train)[:3]
-    (mixed,) = adaptation_batches(rows, DATA, site, seed=0, decoded=DecodedCache(0))
-    (plain,) = evaluation_batches(rows, DATA, site, batch_size=3, decoded=DecodedCache(0))
+    (mixed,) = adaptation_batches(rows, SiteImages(DATA, site), seed=0)
+    (plain,) = evaluation_batches(rows, SiteImages(DATA, site), batch_size=3)
     order = [plain.ids_B.tolist().index(i) for i in mixed.ids_B.tolist()]
     assert torch.equal(mixed.images_BCHW, plain.images_BCHW[order])
-    assert list(adaptation_batches([], DATA, site, seed=0, decoded=DecodedCache(0))) == []
+    assert list(adaptation_batches([], SiteImages(DATA, site), seed=0)) == []

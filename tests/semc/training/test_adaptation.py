@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from semc.config import SiteDataConfig, StudyConfig, parse_study
 from semc.datasets import (
     Batch,
-    DecodedCache,
     ManifestRow,
+    SiteImages,
     adaptation_batches,
     build_site_data,
     evaluation_batches,
@@ -208,8 +208,9 @@ class Scanner:
             class_prior=None,
         )
         write_phantom(config, folder)
-        self.study, self.site, self.decoded = study, SiteDataConfig(root=folder), DecodedCache(1 << 28)
-        data = build_site_data(self.site, study.data, 4)
+        site = SiteDataConfig(root=folder)
+        self.images = SiteImages(study.data, site)
+        data = build_site_data(site, study.data, 4)
         self.rows, self.test = data.train, data.test
 
     def of(self, centre: str) -> list[ManifestRow]:
@@ -217,8 +218,7 @@ class Scanner:
 
     def passes(self, rows: list[ManifestRow], seed: int = 0, count: int = 2) -> list[list[Batch]]:
         stream = range(seed, seed + count)
-        arguments = (rows, self.study.data, self.site)
-        return [list(adaptation_batches(*arguments, seed=k, decoded=self.decoded)) for k in stream]
+        return [list(adaptation_batches(rows, self.images, seed=k)) for k in stream]
 
 
 def distance(one: dict[str, NormStatistics], other: dict[str, NormStatistics]) -> float:
@@ -259,14 +259,12 @@ def test_adaptation_mends_what_another_scanner_breaks(tmp_path: Path) -> None:
     own = [row for row in scanner.rows if row.centre == "one"]
     trainer = Trainer(study, net, build_objective(study, [30] * 3, len(own)), CPU)
     torch.manual_seed(0)
-    batches = training_batches(
-        own, study.data, scanner.site, batch_size=16, num_steps=300, seed=1, decoded=scanner.decoded
-    )
+    batches = training_batches(own, scanner.images, batch_size=16, num_steps=300, seed=1)
     trainer.train(batches, global_step=0, total_steps=300)
 
     def accuracy(centre: str) -> float:
         rows = [row for row in scanner.test if row.centre == centre]
-        images = evaluation_batches(rows, study.data, scanner.site, batch_size=32, decoded=scanner.decoded)
+        images = evaluation_batches(rows, scanner.images)
         found = evaluate(net, images, 3, CPU).confusion.accuracy
         assert found is not None
         return found

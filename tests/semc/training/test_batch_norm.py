@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 from torch import Tensor, nn
 
@@ -58,8 +59,10 @@ def test_nothing_but_statistics_changes() -> None:
     assert all(parameter.grad is None for parameter in net.parameters())
 
 
-def test_without_images_the_old_statistics_stay() -> None:
+@pytest.mark.parametrize("batches", [[], [batch(torch.randn(1, 3, 6, 6))]])
+def test_without_enough_images_the_old_statistics_stay(batches: list[Batch]) -> None:
     net = network()
     before = [value.clone() for value in statistics(net)]
-    assert reestimate_statistics(net, [], CPU) == 0
+    with pytest.raises(ValueError, match="batch"):
+        reestimate_statistics(net, batches, CPU)
     assert all(torch.equal(new, old) for new, old in zip(statistics(net), before, strict=True))
