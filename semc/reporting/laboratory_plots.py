@@ -11,7 +11,7 @@ from semc.reporting.bootstrap import PatientBootstrap
 from semc.reporting.calibration import reliability
 from semc.reporting.cross_site import CrossSiteMatrix
 from semc.reporting.estimate import Estimate
-from semc.reporting.plots import SHADES, bare_figure, line_style
+from semc.reporting.plots import bare_figure, line_style, shaded_cells
 from semc.reporting.predictions import Predictions
 
 Curves = Mapping[str, Mapping[str, Sequence[tuple[int, float]]]]
@@ -84,19 +84,12 @@ def cross_site_heatmap(cross: CrossSiteMatrix) -> go.Figure:
     """Return macro-F1 of every site's model (row) on every site's test images (column)."""
     figure = bare_figure("test images of", "model of", height=160 + 44 * len(cross.model_sites))
     figure.add_trace(
-        go.Heatmap(
-            z=cross.macro_f1,
-            x=list(cross.test_sites),
-            y=list(cross.model_sites),
+        shaded_cells(
+            cross.macro_f1,
+            cross.test_sites,
+            cross.model_sites,
             text=[["" if score is None else f"{score:.2f}" for score in row] for row in cross.macro_f1],
-            texttemplate="%{text}",
-            zmin=0,
-            zmax=1,
-            colorscale=SHADES,
-            showscale=False,
-            xgap=2,
-            ygap=2,
-            hovertemplate="model of %{y}, images of %{x}: %{z:.3f}<extra></extra>",
+            hover="model of %{y}, images of %{x}: %{z:.3f}",
         )
     )
     figure.update_xaxes(showgrid=False, tickangle=-35, type="category")

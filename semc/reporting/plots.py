@@ -5,6 +5,7 @@ Text and grid take the page's own colours by its style sheet, so one figure read
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Final
 
 import plotly.graph_objects as go
@@ -14,7 +15,7 @@ from semc.reporting.result import RoundResult, StudyResult
 
 # Okabe and Ito's colours that hold on light and dark ground, told apart by colour-blind readers.
 PALETTE: Final = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
-SHADES: Final = ((0, "rgba(0,114,178,0.04)"), (1, "rgba(0,114,178,0.72)"))
+_SHADES: Final = ((0, "rgba(0,114,178,0.04)"), (1, "rgba(0,114,178,0.72)"))
 """Colour scale of the heat maps."""
 _DASHES: Final = ("solid", "dash", "dashdot")
 _MAX_ROUND_TICKS: Final = 20
@@ -92,19 +93,12 @@ def confusion_heatmap(confusion: Confusion, classes: list[str]) -> go.Figure:
     axis = [str(k) for k in range(len(classes))]
     figure = bare_figure("called", "true class", height=150 + 40 * len(classes))
     figure.add_trace(
-        go.Heatmap(
-            z=shares,
-            x=axis,
-            y=axis,
+        shaded_cells(
+            shares,
+            axis,
+            axis,
             text=confusion.counts.tolist(),
-            texttemplate="%{text}",
-            zmin=0,
-            zmax=1,
-            colorscale=SHADES,
-            showscale=False,
-            xgap=2,
-            ygap=2,
-            hovertemplate="true %{y}, called %{x}<br>%{text} images, %{z:.0%} of the class<extra></extra>",
+            hover="true %{y}, called %{x}<br>%{text} images, %{z:.0%} of the class",
         )
     )
     names = [f"{name} ({total})" for name, total in zip(classes, support.tolist(), strict=True)]
@@ -156,6 +150,31 @@ def line_style(number: int) -> dict[str, Any]:
         "dash": _DASHES[number // len(PALETTE) % len(_DASHES)],
         "width": 2.25,
     }
+
+
+def shaded_cells(
+    shares: Sequence[Sequence[float | None]],
+    columns: Sequence[str],
+    rows: Sequence[str],
+    *,
+    text: Sequence[Sequence[Any]],
+    hover: str,
+) -> go.Heatmap:
+    """Return a table of shares in [0, 1], each cell shaded by its share and with its own text."""
+    return go.Heatmap(
+        z=shares,
+        x=columns,
+        y=rows,
+        text=text,
+        texttemplate="%{text}",
+        zmin=0,
+        zmax=1,
+        colorscale=_SHADES,
+        showscale=False,
+        xgap=2,
+        ygap=2,
+        hovertemplate=f"{hover}<extra></extra>",
+    )
 
 
 def bare_figure(x_title: str, y_title: str, height: int) -> go.Figure:
