@@ -30,11 +30,10 @@ from semc.protocol import (
     TENSOR_STYPE,
     RefusalCode,
 )
-from semc.wire import MAX_HEADER_BYTES, WireError, unpack
+from semc.wire import ITEM_BYTES, MAX_HEADER_BYTES, WireError, unpack
 
 MAX_STUDY_CHARACTERS: Final = 65_536
 _DIGEST_PREFIX: Final = 12
-_BYTES_PER_NUMBER: Final = {"fp32": 4, "bf16": 2}
 _ASK_COORDINATOR: Final = "ask the coordinator which study and software version it runs"
 
 
@@ -97,7 +96,7 @@ def open_tensors(instruction: Instruction, expected: Mapping[str, tuple[int, ...
     dtype = instruction.study.federation.wire_dtype
     payload = instruction.payload or b""
     numbers = sum(math.prod(shape) for shape in expected.values())
-    if len(payload) > numbers * _BYTES_PER_NUMBER[dtype] + MAX_HEADER_BYTES:
+    if len(payload) > numbers * ITEM_BYTES[dtype] + MAX_HEADER_BYTES:
         raise _malformed("The message is larger than the study's tensors.")
     try:
         return unpack(payload, expected, dtype)

@@ -76,6 +76,13 @@ class ExitCode(IntEnum):
     """The study's run failed at the coordinator."""
     CHECK_FAILED = 60
     """`semc-client check` found at least one failure."""
+    INTERRUPTED = 130
+    """Ctrl-C; what goes on elsewhere is said."""
+
+    @classmethod
+    def of_process(cls, status: int) -> ExitCode:
+        """Return a child program's exit code; RUN_FAILED for one that is none of ours, e.g. of a signal."""
+        return cls(status) if status in cls._value2member_map_ else cls.RUN_FAILED
 
 
 class SemcError(Exception):

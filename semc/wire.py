@@ -30,7 +30,8 @@ _LENGTH_BYTES: Final = 8
 _ALIGNMENT: Final = 8
 _TORCH: Final[dict[WireDtype, torch.dtype]] = {"fp32": torch.float32, "bf16": torch.bfloat16}
 _NAMES: Final[dict[WireDtype, str]] = {"fp32": "F32", "bf16": "BF16"}
-_ITEM_BYTES: Final[dict[WireDtype, int]] = {"fp32": 4, "bf16": 2}
+ITEM_BYTES: Final[dict[WireDtype, int]] = {"fp32": 4, "bf16": 2}
+"""Bytes of one number."""
 
 
 class WireError(ValueError):
@@ -62,7 +63,7 @@ def pack(tensors: Mapping[str, Tensor], dtype: WireDtype) -> bytes:
         sent = tensor.to(device="cpu", dtype=_TORCH[dtype]).contiguous()
         if not _finite(sent):
             raise WireError(f"tensor '{name}' holds numbers that are not finite")
-        start, end = end, end + sent.numel() * _ITEM_BYTES[dtype]
+        start, end = end, end + sent.numel() * ITEM_BYTES[dtype]
         header[name] = {"dtype": _NAMES[dtype], "shape": list(sent.shape), "data_offsets": [start, end]}
         chunks.append(sent.reshape(-1).view(torch.uint8).numpy().data)
     text = json.dumps(header, separators=(",", ":")).encode()
@@ -146,7 +147,7 @@ def _span(name: str, entry: object, shape: tuple[int, ...], dtype: WireDtype) ->
     if (
         offsets is None
         or len(offsets) != 2
-        or offsets[1] - offsets[0] != math.prod(shape) * _ITEM_BYTES[dtype]
+        or offsets[1] - offsets[0] != math.prod(shape) * ITEM_BYTES[dtype]
     ):
         raise WireError(f"tensor '{name}' has offsets that do not fit its shape")
     return offsets[0], offsets[1]

@@ -136,13 +136,16 @@ def run(
     from server.submit import follow, submit
 
     place = Home(home)
-    folder, run_id = submit(place, load_study(study))
+    loaded = load_study(study)
+    for caution in loaded.cautions:
+        typer.echo(f"note: {caution}", err=True)
+    folder, run_id = submit(place, loaded)
     try:
         with LiveProgress(Console(stderr=True, quiet=output is Format.JSON)) as progress:
             result = follow(place, folder, run_id, progress.show)
     except KeyboardInterrupt:
         typer.echo(f"run {folder.root.name} goes on at the coordinator; see `semc-server status`", err=True)
-        raise typer.Exit(130) from None
+        raise typer.Exit(ExitCode.INTERRUPTED) from None
     if output is Format.JSON:
         typer.echo(result.model_dump_json(indent=2))
     else:

@@ -24,9 +24,9 @@ from server.registry import Registry
 
 _ALWAYS_LOCAL: Final = (
     "images, labels, file names and patient identifiers",
-    "class counts",
+    "class counts of the training images",
     "memory queue of embeddings",
-    "optimiser and random state",
+    "optimiser state",
 )
 _BN_LOCAL: Final[dict[str, tuple[str, ...]]] = {
     "average": (),

@@ -21,7 +21,7 @@ from semc.reporting.predictions import Predictions
 from semc.reporting.result import StudyResult
 from simulation.arms import Arm
 from simulation.pooled_site import POOLED, pool_sites
-from simulation.run import SITE_FILE, Resources, SimulatedRun, prepare, run_simulation
+from simulation.run import SITE_FILE, Resources, SimulatedRun, prepare, run_whole
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -104,7 +104,7 @@ def _federated(
     cross_site: bool,
 ) -> tuple[list[Predictions], dict[str, Curve]]:
     run = prepare(study, sites, folder)
-    result = run_simulation(run, resources)
+    result = run_whole(run, resources)
     names = study.federation.sites
     one_model = study.federation.bn == "average"
     jobs = [

@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from semc.exit_codes import one_line_errors
-from simulation.laboratory_cli import compare, loco
+from simulation.laboratory_cli import arms, compare, loco
 from simulation.options import (
     CohortOption,
     Format,
@@ -211,7 +211,9 @@ def run(
     override: OverrideOption = None,
     compare_local: Annotated[
         bool,
-        typer.Option("--local-only/--no-local-only", help="Also train each hospital alone, for comparison."),
+        typer.Option(
+            "--compare-local/--no-compare-local", help="Also train each hospital alone, for comparison."
+        ),
     ] = False,
     gpus_per_site: GpuOption = 0.0,
     ray_address: RayOption = None,
@@ -244,7 +246,9 @@ def run(
 @app.command()
 def describe(
     preset: Annotated[str, typer.Option(help="paper | reference | robust.")] = "robust",
-    backbone: Annotated[str, typer.Option(help="resnet18 | resnet34 | resnet50.")] = "resnet50",
+    backbone: Annotated[
+        str, typer.Option(help="tiny | small | resnet18 | resnet34 | resnet50.")
+    ] = "resnet50",
     classes: Annotated[int, typer.Option(min=2, help="Number of classes.")] = 7,
     image_size: Annotated[int, typer.Option(min=32, help="Side of the input image, pixels.")] = 224,
     output: FormatOption = Format.TEXT,
@@ -267,7 +271,9 @@ def demo(
     out: OutOption = Path("runs/demo"),
     data: Annotated[
         Path | None,
-        typer.Option(help="Folder of real images with index.csv / manifest.csv; default: the phantom."),
+        typer.Option(
+            help="Folder of real images: an index or manifest, or a folder a class; default: phantom."
+        ),
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of data and training.")] = 0,
     rounds: Annotated[int | None, typer.Option(min=1, help="Rounds; default: the demo study's.")] = None,
@@ -285,6 +291,7 @@ def demo(
     raise typer.Exit(result.exit_code())
 
 
+app.command()(arms)
 app.command()(compare)
 app.command()(loco)
 

@@ -15,7 +15,7 @@ from rich.console import Console
 from semc.config import StudyConfig, load_site, load_study
 from semc.datasets import SiteData, build_site_data
 from semc.exit_codes import ExitCode, SemcError
-from semc.reporting.report import build_report
+from semc.reporting.report import write_study_report
 from semc.reporting.result import StudyResult
 from semc.reporting.tables import site_table
 from simulation.laboratory_data import sample_images
@@ -56,7 +56,8 @@ def run_demo(
         console.print(f"[bold]3/4[/] federation: {study.federation.rounds} rounds")
         exit_code = rehearsal.run(study_file, quiet=quiet)
         if exit_code not in (ExitCode.OK, ExitCode.COMPLETE_ON_SUBSET):
-            raise SemcError(ExitCode(exit_code), "The federation did not finish.", f"read {folder.name}/logs")
+            problem = "The federation did not finish."
+            raise SemcError(ExitCode.of_process(exit_code), problem, f"read {folder.name}/logs")
         result = StudyResult.model_validate(read_result(rehearsal.home))
 
     console.print("[bold]4/4[/] each hospital alone, the same number of steps")
@@ -65,8 +66,7 @@ def run_demo(
         {name: sample_images(_site_data(file, study)) for name, file in site_files.items()}
     )
     result = result.with_seconds(time.monotonic() - started)
-    (folder / "result.json").write_text(result.model_dump_json(indent=2), encoding="utf-8")
-    report = build_report(result, folder / "report.html")
+    report = write_study_report(result, folder)
     console.print(site_table(result))
     console.print(f"{result.seconds:.0f} s in all; report: {report}")
     return result

@@ -21,9 +21,8 @@ from semc.config import StudyConfig, parse_study
 from semc.models import build_model
 from semc.objectives import build_objective
 from semc.parameter_exchange import BnMode, shared_shapes
-from semc.seed import rng_state
+from semc.wire import ITEM_BYTES
 
-_WIRE_BYTES = {"fp32": 4, "bf16": 2}
 _SHOWN_IN_PARTS = ("experts", "aces", "samc")
 _NOT_IN_PUBLISHED_COUNTS = ("gate", "alpha_network")
 
@@ -192,7 +191,7 @@ def _macs(network: nn.Module, image_size: int) -> dict[str, int]:
 def _exchange(network: nn.Module, study: StudyConfig) -> ExchangeFacts:
     bn, wire_dtype = study.federation.bn, study.federation.wire_dtype
     shapes = shared_shapes(network, bn)
-    size = sum(torch.Size(shape).numel() for shape in shapes.values()) * _WIRE_BYTES[wire_dtype]
+    size = sum(torch.Size(shape).numel() for shape in shapes.values()) * ITEM_BYTES[wire_dtype]
     return ExchangeFacts(
         bn=bn, wire_dtype=wire_dtype, tensors=len(shapes), upload_bytes=size, download_bytes=size
     )
@@ -220,7 +219,6 @@ def _local_groups(network: nn.Module, study: StudyConfig) -> Iterator[LocalGroup
         "running means of the losses": means,
         "optimiser momentum": trainable if study.training.momentum > 0 else {},
         "slow key encoder (in memory only)": network.state_dict() if ema else {},
-        "random state": rng_state(),
     }
     for name, tensors in groups.items():
         if tensors:

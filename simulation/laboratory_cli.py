@@ -17,6 +17,7 @@ from simulation.options import (
     RayOption,
     SitesOption,
     StudyArgument,
+    print_json,
     study_of,
     words,
 )
@@ -37,7 +38,8 @@ def compare(
         str,
         typer.Option(
             help="Arms separated by commas: local, pooled, fedavg, fedprox, fedavgm, fedadam, silo, fedbn, each with "
-            "variations joined by +, e.g. silo+logit-adjustment. The first federated one is the one judged."
+            "variations joined by +, e.g. silo+logit-adjustment (`semc-sim arms` lists them). The first "
+            "federated one is the one judged."
         ),
     ] = "local,pooled,fedavg,silo",
     seeds: SeedsOption = "0,1,2",
@@ -61,6 +63,22 @@ def compare(
         study, override, sites, out, seeds, gpus_per_site, ray_address, keep_models, output
     )
     _tell(comparing.compare(laboratory, words(arms, ","), cross_site=cross_site), output)
+
+
+def arms(output: FormatOption = Format.TEXT) -> None:
+    """List the words that arms are made of, and the study settings each stands for.
+
+    Example: semc-sim arms --format json
+    """
+    from simulation.arms import arm_words
+
+    table = arm_words()
+    if output is Format.JSON:
+        print_json(table)
+        return
+    width = max(map(len, table))
+    for word, settings in table.items():
+        typer.echo(f"{word:<{width}}  {settings}")
 
 
 def loco(
@@ -90,7 +108,7 @@ def loco(
     laboratory = _laboratory(
         study, override, sites, out, seeds, gpus_per_site, ray_address, keep_models, output
     )
-    numbers = [int(word) for word in words(images, ",")]
+    numbers = _whole_numbers(images, "--images")
     _tell(leaving.loco(laboratory, arm, centres=words(centres, ","), images=numbers), output)
 
 
@@ -122,11 +140,18 @@ def _laboratory(
         study=loaded,
         sites=sites.resolve(),
         out=out.resolve(),
-        seeds=[int(word) for word in words(seeds, ",")],
+        seeds=_whole_numbers(seeds, "--seeds"),
         resources=Resources(gpus_per_site=gpus_per_site, ray_address=ray_address),
         keep_models=keep_models,
         console=Console(stderr=True, quiet=output is Format.JSON),
     )
+
+
+def _whole_numbers(text: str, option: str) -> list[int]:
+    found = words(text, ",")
+    if not all(word.isdecimal() for word in found):
+        raise typer.BadParameter("give whole numbers separated by commas, e.g. 0,1,2", param_hint=option)
+    return [int(word) for word in found]
 
 
 def _tell(report: Path, output: Format) -> None:

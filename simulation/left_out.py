@@ -15,7 +15,7 @@ from semc.config import StudyConfig, load_site, parse_study
 from semc.reporting.predictions import Predictions
 from semc.seed import derive_seed
 from simulation.arm_run import ArmRun, received_weights, round_curves
-from simulation.run import SITE_FILE, Resources, SimulatedRun, prepare, run_simulation
+from simulation.run import SITE_FILE, Resources, SimulatedRun, prepare, run_whole
 
 if TYPE_CHECKING:
     from torch import nn
@@ -52,7 +52,7 @@ def leave_out(
     """
     started = time.monotonic()
     run = prepare(study, sites, folder)
-    result = run_simulation(run, resources)
+    result = run_whole(run, resources)
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:  # Ray's leftovers stay outside
         records = pool.submit(_meet, arm, study.to_yaml(), folder, centre, sites / centre / SITE_FILE, images)
         return ArmRun(records.result(), round_curves(result), time.monotonic() - started)

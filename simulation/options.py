@@ -69,7 +69,10 @@ def study_of(reference: str, overrides: list[str] | None) -> StudyConfig:
     """Load a study with the overrides of `--set`; values are YAML."""
     from semc.config import load_study
 
-    return load_study(reference, overrides=dict(_override(pair) for pair in overrides or ()))
+    study = load_study(reference, overrides=dict(_override(pair) for pair in overrides or ()))
+    for caution in study.cautions:
+        typer.echo(f"note: {caution}", err=True)
+    return study
 
 
 def _override(pair: str) -> tuple[str, Any]:

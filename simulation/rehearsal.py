@@ -199,9 +199,8 @@ def _check(arguments: Sequence[str]) -> None:
     done = subprocess.run([*program(command), *rest], check=False, capture_output=True, text=True)
     if done.returncode != 0:
         last = (done.stderr.strip() or done.stdout.strip()).splitlines()[-1:] or ["no output"]
-        known = done.returncode in {int(code) for code in ExitCode}
         raise SemcError(
-            ExitCode(done.returncode) if known else ExitCode.RUN_FAILED,
+            ExitCode.of_process(done.returncode),
             f"`{command} {rest[0]}` failed: {last[0]}",
             "read the logs folder",
         )

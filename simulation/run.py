@@ -128,7 +128,8 @@ def run_simulation(run: SimulatedRun, resources: Resources | None = None) -> Stu
     """Run the study on Flower's Ray runtime and return what the server wrote.
 
     Raises:
-        SemcError: RUN_FAILED where the runtime ended without a result, else the code the server stopped with.
+        SemcError: The one the server stopped with, e.g. QUORUM_LOST; RUN_FAILED where the runtime broke. What was
+            reached stands in the run's folder.
     """
     resources = resources or Resources()
     _quiet_environment(resources)
@@ -138,7 +139,7 @@ def run_simulation(run: SimulatedRun, resources: Resources | None = None) -> Stu
     from server.app import build_app as build_server_app
 
     result_file = run.server_folder / "result.json"
-    failure: Exception | None = None
+    broken: Exception | None = None
     try:
         flower.run_simulation(
             server_app=build_server_app(run.server_folder),
@@ -153,15 +154,33 @@ def run_simulation(run: SimulatedRun, resources: Resources | None = None) -> Stu
                 "init_args": {**resources.init_args()},
             },
         )
+    except SemcError:
+        raise  # the server app's own
     except Exception as error:
-        failure = error  # Flower's words; what the server app itself had to say is in the result
-    if not result_file.is_file():
+        broken = error
+    if broken is not None or not result_file.is_file():
         raise SemcError(
             ExitCode.RUN_FAILED,
             "The simulation ended without a result.",
             f"read the last lines of {run.server_folder.name}/events.jsonl",
-        ) from failure
+        ) from broken
     return StudyResult.model_validate(json.loads(result_file.read_text(encoding="utf-8")))
+
+
+def run_whole(run: SimulatedRun, resources: Resources | None = None) -> StudyResult:
+    """Run a study whose figures are worth nothing unless every site took part in every round.
+
+    Raises:
+        SemcError: As :func:`run_simulation`, and COMPLETE_ON_SUBSET.
+    """
+    result = run_simulation(run, resources)
+    if result.outcome != "complete":
+        raise SemcError(
+            result.exit_code(),
+            "A site was missing in some round, so this run cannot be compared.",
+            f"the receipts in {run.server_folder.name}/result.json say who and why",
+        )
+    return result
 
 
 def _site_by_partition(run: SimulatedRun) -> Callable[[Context], Path]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from semc.config import StudyConfig
-from semc.reporting.report import build_report
+from semc.reporting.report import write_study_report
 from semc.reporting.result import StudyResult
 from simulation.local_only import local_only
 from simulation.make_sites import SitesRequest, make_sites
@@ -20,7 +20,7 @@ def run_study(
     compare_local: bool = False,
     resources: Resources | None = None,
 ) -> StudyResult:
-    """Run a study in simulation and write `result.json` and `report.html` into `out`.
+    """Run a study in simulation and write result and report into `out`.
 
     Args:
         study: The resolved study.
@@ -41,8 +41,7 @@ def run_study(
     if compare_local:
         files = {name: run.site_file(name) for name in study.federation.sites}
         result = result.with_local_only(local_only(study, files, out / "local_only"))
-    out.joinpath("result.json").write_text(result.model_dump_json(indent=2), encoding="utf-8")
-    build_report(result, out / "report.html")
+    write_study_report(result, out)
     return result
 
 

@@ -90,7 +90,7 @@ def _health(address: str) -> str:
     from grpc_health.v1 import health_pb2, health_pb2_grpc
 
     fix = "check coordinator.health_address, or ask the coordinator whether its SuperLink runs"
-    with grpc.insecure_channel(address) as channel:
+    with grpc.insecure_channel(address, options=[("grpc.enable_http_proxy", 0)]) as channel:
         try:
             reply = health_pb2_grpc.HealthStub(channel).Check(
                 health_pb2.HealthCheckRequest(), timeout=_HEALTH_TIMEOUT_SECONDS

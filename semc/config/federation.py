@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Final, Literal
 
 from pydantic import Field, model_validator
 
 from semc.config.section import Section
 from semc.config.site import SiteName
+
+_FEDADAM_STEP: Final = 3e-3
 
 
 class FederationConfig(Section):
@@ -28,7 +30,8 @@ class FederationConfig(Section):
     proximal_mu: float = Field(default=0.0, ge=0, le=10)
     """mu of FedProx; batch norm and queue are excluded from the term."""
     server_learning_rate: float = Field(default=1.0, gt=0, le=10)
-    """Step of FedAvgM and FedAdam on the averaged update."""
+    """Step of FedAvgM and FedAdam on the averaged update; default under fedadam 0.003: its steps have about this
+    size in every weight, whatever the update's."""
     server_momentum: float = Field(default=0.9, ge=0, lt=1)
     """Momentum of FedAvgM, beta_1 of FedAdam."""
     server_beta2: float = Field(default=0.99, ge=0, lt=1)
@@ -44,6 +47,13 @@ class FederationConfig(Section):
     own last training left. Without effect where they are averaged."""
     wire_dtype: Literal["fp32", "bf16"] = "fp32"
     """Precision of tensors on the wire; aggregation is always in float64."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _adaptive_steps_are_small(cls, values: Any) -> Any:
+        if isinstance(values, dict) and values.get("algorithm") == "fedadam":
+            return {"server_learning_rate": _FEDADAM_STEP, **values}
+        return values
 
     @model_validator(mode="after")
     def _consistent(self) -> FederationConfig:

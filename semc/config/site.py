@@ -17,9 +17,9 @@ class SplitConfig(Section):
     """How a site's images are divided where its manifest has no split column; whole patients only."""
 
     validation_fraction: float = Field(default=0.15, ge=0, lt=1)
-    """Share of patients used for model selection."""
+    """Share of the images, by whole patients, that is scored every round beside the test images."""
     test_fraction: float = Field(default=0.2, ge=0, lt=1)
-    """Share of patients used for the reported figures."""
+    """Share of the images, by whole patients, behind the reported figures."""
     seed: int = Field(default=0, ge=0)
     """Seed of the division; a site's own, so that its split never changes with the study."""
 
@@ -79,7 +79,7 @@ class SiteConfig(Section):
     private_key: Path = Path("site.key")
     """The site's ECDSA key (made by `semc-client keygen`); never leaves the site."""
     state_directory: Path = Path("state")
-    """Batch-norm statistics, queue, optimiser, random state and logs."""
+    """Batch-norm statistics, queue, optimiser state and logs."""
     weights_directory: Path | None = None
     """The site's own folder of approved pretrained weights; a study can name a file of it, never a path. Absent:
     the folder the environment variable SEMC_WEIGHTS_DIRECTORY names, if any."""

@@ -48,6 +48,22 @@ class StudyConfig(Section):
                 raise ValueError(f"objective.queue_size is below the batch size {floor}")
         return self
 
+    @property
+    def cautions(self) -> tuple[str, ...]:
+        """What whoever starts this study should be told; empty for most."""
+        objective = self.objective
+        if (
+            objective.name == "semc"
+            and objective.mc
+            and objective.alpha == "learned"
+            and not (objective.alpha_clamp or objective.alpha_shift)
+        ):
+            return (
+                "objective.alpha learned (preset paper) drifts to 1, which turns the contrastive loss off: that loss "
+                "has a floor above the cross-entropy's; alpha uncertainty or fixed has not",
+            )
+        return ()
+
     def digest(self) -> str:
         """Return the SHA-256 (hex) of the canonical study, the protocol and the Flower version."""
         content = {

@@ -23,7 +23,9 @@ class TrainingConfig(Section):
     momentum: float = Field(default=0.9, ge=0, lt=1)
     """SGD momentum."""
     weight_decay: float = Field(default=1e-4, ge=0, le=1)
-    """L2 penalty; not applied to batch norm and biases."""
+    """L2 penalty."""
+    weight_decay_on: Literal["weights", "all"] = "weights"
+    """weights = neither norms nor biases; all = every parameter, as the paper's and the released code's optimiser."""
     schedule: Literal["cosine", "reference", "constant"] = "cosine"
     """cosine over all rounds; reference = the released code's epochs."""
     warmup_fraction: float = Field(default=0.05, ge=0, le=0.5)

@@ -67,7 +67,7 @@ def _reader(source: Path, name: str | None) -> CohortReader:
             ExitCode.USAGE, f"There is no cohort '{name}'.", f"choose one of: {', '.join(COHORTS)}"
         )
     if not source.is_dir():
-        raise SemcError(ExitCode.DATA_NOT_FOUND, "The source folder does not exist.", "correct --from")
+        raise SemcError(ExitCode.DATA_NOT_FOUND, "The source folder does not exist.", "correct the path")
     readers = COHORTS.values() if name is None else [COHORTS[name]]
     found = next((reader for reader in readers if reader.recognise(source)), None)
     if found is None:

@@ -20,7 +20,7 @@ from semc.reporting.page import figure_html, flat_settings, render_page, write_p
 from semc.reporting.plots import confusion_heatmap, loss_curves, recall_bars, score_curves
 from semc.reporting.result import StudyResult
 from semc.reporting.sample_images import thumbnail
-from semc.reporting.tables import COLUMNS, site_rows, worst_lines
+from semc.reporting.tables import COLUMNS, site_csv, site_markdown, site_rows, worst_lines
 from semc.reporting.text_table import ABSENT, format_score
 from semc.reporting.verdict import judge
 
@@ -72,6 +72,23 @@ def build_report(result: StudyResult, out: Path) -> Path:
         SemcError: DISK where the file cannot be written, DATA_UNREADABLE where a sample image is none.
     """
     return write_page(render_report(result), out)
+
+
+def write_study_report(result: StudyResult, folder: Path) -> Path:
+    """Write `report.html`, `result.json`, and the site table as `sites.csv` and `sites.md`; arguments as above.
+
+    Returns:
+        The HTML file.
+    """
+    report = build_report(result, folder / "report.html")
+    texts = {
+        "result.json": result.model_dump_json(indent=2),
+        "sites.csv": site_csv(result),
+        "sites.md": site_markdown(result),
+    }
+    for name, text in texts.items():
+        (folder / name).write_text(text, encoding="utf-8")
+    return report
 
 
 def render_report(result: StudyResult) -> str:

@@ -23,7 +23,7 @@ _NORMS: Final = (nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm)
 
 
 def build_optimizer(network: nn.Module, training: TrainingConfig) -> torch.optim.SGD:
-    """Return SGD over the network's trainable parameters; no weight decay on norms and biases.
+    """Return SGD over the network's trainable parameters, with weight decay on those the study names.
 
     Momentum starts as zeros, which gives the same first step as torch's lazy start and lets a parameter that
     gets its first gradient late (the projection, before any positive pair was seen) join.
@@ -39,8 +39,10 @@ def build_optimizer(network: nn.Module, training: TrainingConfig) -> torch.optim
         for name, parameter in module.named_parameters(recurse=False):
             if parameter.requires_grad and parameter not in seen:
                 seen.add(parameter)
-                plain = isinstance(module, _NORMS) or name == "bias"
-                (undecayed if plain else decayed).append(parameter)
+                spared = training.weight_decay_on == "weights" and (
+                    isinstance(module, _NORMS) or name == "bias"
+                )
+                (undecayed if spared else decayed).append(parameter)
     groups = [
         {"params": decayed, "weight_decay": training.weight_decay},
         {"params": undecayed, "weight_decay": 0.0},

@@ -12,13 +12,13 @@ from collections.abc import Iterable, Mapping
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from semc.config import StudyConfig
 from semc.datasets import Batch
 from semc.exit_codes import ExitCode, SemcError
 from semc.models import SEMCNet
 from semc.objectives import LossTerms, Objective
+from semc.parameter_exchange import batch_norm_names
 from semc.training.mode import in_mode
 from semc.training.optim import build_optimizer, learning_rate
 from semc.training.precision import amp_dtype
@@ -150,12 +150,7 @@ class Trainer:
         """Copy the received weights that FedProx holds on to: shared, trainable, not of a batch norm."""
         if self._proximal_mu == 0:
             return {}
-        batch_norm = {
-            f"{name}.{key}"
-            for name, module in self._network.named_modules()
-            if isinstance(module, _BatchNorm)
-            for key, _ in module.named_parameters(recurse=False)
-        }
+        batch_norm = batch_norm_names(self._network, "average")
         return {name: p.detach().clone() for name, p in self._trainable.items() if name not in batch_norm}
 
     def _pull_towards(self, incoming: Mapping[str, Tensor]) -> None:

@@ -23,3 +23,8 @@ def test_an_error_is_one_line_and_survives_pickling() -> None:
     again = pickle.loads(pickle.dumps(error))
     assert again.line() == error.line() == "error 23 SPLIT_EMPTY: The test split is empty. Fix: add patients"
     assert again.code is ExitCode.SPLIT_EMPTY
+
+
+def test_a_child_programs_status_becomes_a_listed_code() -> None:
+    assert ExitCode.of_process(50) is ExitCode.QUORUM_LOST
+    assert ExitCode.of_process(-15) is ExitCode.of_process(7) is ExitCode.RUN_FAILED

@@ -55,7 +55,7 @@ def test_private_names_exist() -> None:
 
 
 def test_command_line_creates_the_app_by_a_late_import() -> None:
-    source = inspect.getsource(sys.modules["flwr.superlink.cli.flower_superlink"]._run_superlink_http_api)
+    source = inspect.getsource(command_line()._run_superlink_http_api)
     assert "from flwr.superlink.main import" in source
     assert source.index("import") < source.index("create_app(")
 
@@ -142,6 +142,12 @@ def _link_state(folder: Path) -> Any:
     return state
 
 
+def command_line() -> Any:
+    """Return the module behind `flower-superlink`; its package hides it under the function of the same name."""
+    importlib.import_module("flwr.superlink.cli")
+    return sys.modules["flwr.superlink.cli.flower_superlink"]
+
+
 @pytest.fixture(scope="module")
 def door() -> Iterator[Any]:
     """Flower's real app, created through the patched command-line path, with authentication on."""
@@ -175,7 +181,7 @@ def door() -> Iterator[Any]:
                 isolation="process",
                 runtime_dependency_install=False,
             ),
-            sys.modules["flwr.superlink.cli.flower_superlink"].SuperLinkLifespan,
+            command_line().SuperLinkLifespan,
         )
     finally:
         main.create_app, main._get_middleware = stock, layers

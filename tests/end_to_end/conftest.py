@@ -44,5 +44,5 @@ def hospitals(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def study() -> StudyConfig:
-    """Three sites, three rounds, a network of a quarter million parameters."""
+    """Three sites, three rounds, a network of a million parameters."""
     return parse_study(STUDY)

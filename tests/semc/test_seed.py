@@ -1,13 +1,11 @@
-"""Seeds: derived by name, restorable, without side effects."""
+"""Seeds: derived by name, without side effects."""
 
 import random
 
 import numpy as np
-import pytest
 import torch
-from safetensors.torch import load, save
 
-from semc.seed import derive_seed, rng_state, seed_everything, seed_worker, seeded_init, set_rng_state
+from semc.seed import derive_seed, seed_everything, seeded_init
 
 
 def _draw() -> tuple[float, ...]:
@@ -42,20 +40,6 @@ def test_seed_everything_repeats_every_generator():
     assert not set(_draw()) & set(first)
 
 
-@pytest.mark.parametrize("half_a_pair", [False, True])
-def test_state_survives_a_file(half_a_pair: bool):
-    """Both generators keep the second half of a normal draw; it belongs to the state."""
-    seed_everything(1)
-    if half_a_pair:
-        random.gauss(0, 1)
-        np.random.randn()
-    state = load(save(rng_state()))
-    expected = _draw()
-    seed_everything(99)
-    set_rng_state(state)
-    assert _draw() == expected
-
-
 def test_seeded_init_leaves_the_callers_generator_alone():
     torch.manual_seed(5)
     expected = torch.rand(3)
@@ -65,11 +49,3 @@ def test_seeded_init_leaves_the_callers_generator_alone():
     assert torch.equal(torch.rand(3), expected)
     with seeded_init(1):
         assert torch.equal(torch.nn.Linear(4, 4).weight, first)
-
-
-def test_worker_seed_comes_from_torch():
-    torch.manual_seed(11)
-    seed_worker(0)
-    first = (random.random(), np.random.rand())
-    seed_worker(1)
-    assert (random.random(), np.random.rand()) == first

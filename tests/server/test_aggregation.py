@@ -185,3 +185,18 @@ def test_unwritable_spool_is_a_disk_error(tmp_path: Path) -> None:
     with pytest.raises(SemcError) as caught:
         Spool(tmp_path / "file" / "spool").add("p", b"x", 1.0)
     assert caught.value.code is ExitCode.DISK
+
+
+@pytest.mark.parametrize(("settings", "much"), [({}, False), ({"server_learning_rate": 1.0}, True)])
+def test_fedadam_moves_by_default_about_as_far_as_the_sites(
+    tmp_path: Path, settings: dict[str, float], much: bool
+) -> None:
+    """Its first step has the size of its learning rate in every weight; sites move a weight by about 0.002."""
+    generator = torch.Generator().manual_seed(0)
+    current = {"w": 0.05 * torch.randn(1000, generator=generator)}
+    updates = [{"w": current["w"] + 0.002 * torch.randn(1000, generator=generator)} for _ in range(3)]
+    strategy = build_strategy(_federation(algorithm="fedadam", **settings))
+    moved = strategy.aggregate(current, _spooled(tmp_path, updates, [1, 1, 1]), frozenset())
+    rms = (moved["w"] - current["w"]).square().mean().sqrt().item()
+    assert (rms > 0.02) is much
+    assert rms > 1e-4

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import pytest
+from typer.testing import CliRunner
 
 from semc.config import load_study
 from semc.exit_codes import ExitCode, SemcError
 from semc.models import build_model
 from simulation.arm_run import pooled_study
 from simulation.arms import arm_words, parse_arm, parse_arms
+from simulation.cli import app
 
 BASE = load_study("phantom_smoke")
 
@@ -79,3 +84,27 @@ def test_pooled_sees_as_many_images_as_all_sites_together() -> None:
     assert pooled_study(BASE).training.local_steps == steps * len(BASE.federation.sites)
     epochs = load_study("phantom_smoke", {"training.local_steps": None, "training.local_epochs": 2})
     assert pooled_study(epochs).training.local_epochs == 2
+
+
+@pytest.mark.parametrize("options", [["--seeds", "0,a"], ["--seeds", "0,-1"]])
+def test_seeds_that_are_no_numbers_are_a_usage_error(options: list[str], tmp_path: Path) -> None:
+    done = CliRunner().invoke(app, ["compare", "phantom_smoke", "--out", str(tmp_path / "out"), *options])
+    assert done.exit_code == ExitCode.USAGE
+    assert "whole numbers" in done.output
+    assert not (tmp_path / "out" / "arms").exists()
+
+
+def test_the_words_are_listed() -> None:
+    done = CliRunner().invoke(app, ["arms", "--format", "json"])
+    assert json.loads(done.output) == arm_words()
+    assert "silo " in CliRunner().invoke(app, ["arms"]).output
+
+
+def test_a_study_that_turns_its_contrastive_loss_off_is_told_so() -> None:
+    assert BASE.cautions == ()
+    (caution,) = load_study("phantom_smoke", {"objective.alpha": "learned"}).cautions
+    assert "drifts to 1" in caution
+    assert (
+        load_study("phantom_smoke", {"objective.alpha": "learned", "objective.alpha_shift": True}).cautions
+        == ()
+    )

@@ -13,7 +13,9 @@ from semc.config import load_study
 from semc.exit_codes import ExitCode, SemcError
 from semc.reporting.predictions import Predictions
 from simulation.arm_run import ArmRun
+from simulation.run import SimulatedRun, run_whole
 from simulation.tasks import Task, run_tasks
+from tests.semc.reporting.study_result import study_result
 
 STUDY = load_study("phantom_smoke")
 K = len(STUDY.data.classes)
@@ -80,3 +82,16 @@ def test_a_refusal_keeps_its_number_and_the_finished_tasks(tmp_path: Path, quiet
     assert caught.value.code is ExitCode.QUORUM_LOST
     assert good.finished() is not None
     assert bad.finished() is None
+
+
+def test_a_run_with_a_site_missing_is_not_compared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = SimulatedRun(STUDY, tmp_path)
+    for outcome in ("complete", "complete_on_subset"):
+        result = study_result().model_copy(update={"outcome": outcome})
+        monkeypatch.setattr("simulation.run.run_simulation", lambda *_, result=result: result)
+        if outcome == "complete":
+            assert run_whole(run) is result
+            continue
+        with pytest.raises(SemcError, match="cannot be compared") as caught:
+            run_whole(run)
+        assert caught.value.code is ExitCode.COMPLETE_ON_SUBSET

@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from semc.config import TrainingConfig
+from semc.config.presets import PRESETS
 from semc.training import build_optimizer, learning_rate
 from tests.semc.training.tiny import TinyNetwork
 
@@ -73,6 +74,18 @@ def test_weight_decay_spares_norms_biases_and_frozen_parameters():
     names = {parameter: name for name, parameter in network.named_parameters()}
     assert [names[p] for p in decayed["params"]] == ["conv.weight", "head.weight"]
     assert {names[p] for p in undecayed["params"]} == {"conv.bias", "norm.weight", "norm.bias", "head.bias"}
+
+
+def test_weight_decay_on_all_is_what_the_published_presets_do():
+    (decayed,) = build_optimizer(
+        TinyNetwork(), _training(weight_decay=0.1, weight_decay_on="all")
+    ).param_groups
+    assert decayed["weight_decay"] == 0.1
+    assert len(decayed["params"]) == 6
+    choices = {
+        name: PRESETS[name]["training"]["weight_decay_on"] for name in ("paper", "reference", "robust")
+    }
+    assert choices == {"paper": "all", "reference": "all", "robust": "weights"}
 
 
 def test_a_parameter_used_twice_is_stepped_once():
