@@ -49,8 +49,7 @@ def pack(tensors: Mapping[str, Tensor], dtype: WireDtype) -> bytes:
         The file, tensors in the order of their names, so equal tensors give equal bytes.
 
     Raises:
-        WireError: A tensor is not floating-point, is empty, or is not finite (a training that diverged), or
-            the
+        WireError: A tensor is not floating-point, is empty, or is not finite (a training that diverged), or the
             header is larger than a reader accepts.
     """
     header: dict[str, dict[str, Any]] = {}
@@ -85,8 +84,7 @@ def unpack(data: bytes, expected: Mapping[str, tuple[int, ...]], dtype: WireDtyp
         The tensors in float32 on the CPU, in the order of `expected`, sharing no memory with `data`.
 
     Raises:
-        WireError: Anything differs from what is expected; raised before a tensor is allocated, except for
-            numbers
+        WireError: Anything differs from what is expected; raised before a tensor is allocated, except for numbers
             that are not finite.
     """
     start, header = _read_header(data)

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import pandas as pd
 import pytest
+import torch
 from flwr.app import ArrayRecord, ConfigRecord, Context, Message, MetricRecord, RecordDict
 
 from client.app import build_app
 from semc import protocol
+from semc.checkpoint import load_state
 from semc.config import StudyConfig, parse_study
 from semc.models import build_model
 from semc.parameter_exchange import split_parameters
-from semc.wire import unpack
+from semc.wire import pack, unpack
 from server.registry import rehearsal_registry
 from server.rounds import run_study
 from server.run_folder import RunFolder
@@ -74,12 +76,27 @@ def everything_in(message: Message) -> bytes:
     return b"\n".join(parts)
 
 
+def kept_rows(study: StudyConfig, folder: Path) -> Iterator[bytes]:
+    """Yield, as they would stand in a payload, every site's queue rows and batch-norm statistics of its last rounds."""
+    for state in folder.glob(f"sites/*/state/{study.digest()[:16]}/round-*"):
+        for name, tensor in load_state(state)[0].items():
+            if name.endswith(("queue.embeddings", "running_mean", "running_var")):
+                yield from (
+                    row.numpy().tobytes() for row in tensor.reshape(-1, tensor.shape[-1]) if row.any()
+                )
+
+
 @pytest.fixture(scope="module")
-def recorded(hospitals: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[StudyConfig, list[Message]]:
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("recorded")
+
+
+@pytest.fixture(scope="module")
+def recorded(hospitals: Path, folder: Path) -> tuple[StudyConfig, list[Message]]:
     from tests.end_to_end.conftest import STUDY
 
     study = parse_study(STUDY)
-    return study, record(study, hospitals, tmp_path_factory.mktemp("recorded"))
+    return study, record(study, hospitals, folder)
 
 
 def test_a_study_sends_one_hello_one_reply_a_round_and_one_evaluation(
@@ -128,6 +145,21 @@ def test_no_file_name_patient_or_label_text_leaves(
     assert len(secrets) > 50
     sent = b"\n".join(everything_in(message) for message in messages)
     assert [secret for secret in secrets if secret.encode() in sent] == []
+
+
+def test_no_bytes_of_queue_rows_or_batch_norm_statistics_leave(
+    recorded: tuple[StudyConfig, list[Message]], folder: Path
+) -> None:
+    study, messages = recorded
+    assert study.federation.wire_dtype == "fp32"
+    rows = set(kept_rows(study, folder))
+    assert len(rows) > 50
+    sent = b"".join(everything_in(message) for message in messages)
+    assert [row for row in rows if row in sent] == []
+    leak = pack(
+        {"a": torch.ones(3), "b": torch.frombuffer(bytearray(min(rows)), dtype=torch.float32)}, "fp32"
+    )
+    assert [row for row in rows if row in sent + leak] == [min(rows)], "control: the search finds one row"
 
 
 def test_control_the_same_search_finds_statistics_that_bn_average_shares(
