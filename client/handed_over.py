@@ -51,6 +51,12 @@ def read_shared_weights(path: Path, study: StudyConfig, shapes: dict[str, tuple[
         SemcError: CHECKPOINT_INVALID where it is missing, damaged or no round's checkpoint; STUDY_MISMATCH, naming
             the difference, where it is of another network or study.
     """
+    if not path.exists():
+        raise SemcError(
+            ExitCode.CHECKPOINT_INVALID,
+            "There is no checkpoint at the path given as --weights.",
+            "ask the coordinator for the folder RUN/checkpoints/round-NNNNN and give its path",
+        )
     tensors, metadata = load_state(path if path.is_dir() else path.parent)
     try:
         description = _Description.model_validate(metadata)

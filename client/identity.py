@@ -89,7 +89,7 @@ def read_identity(private_key: Path, site: str) -> SiteIdentity:
         raise SemcError(
             ExitCode.KEY_INVALID,
             f"The site's private key cannot be read ({error.strerror}).",
-            f"make one with: semc-client --site {site} keygen",
+            "make one with: semc-client keygen --site SITE.YAML",
         ) from error
     if mode & 0o077:
         raise SemcError(
@@ -103,13 +103,13 @@ def read_identity(private_key: Path, site: str) -> SiteIdentity:
         raise SemcError(
             ExitCode.KEY_INVALID,
             "The site's private key is damaged or has a passphrase, which Flower cannot ask for.",
-            f"make one with: semc-client --site {site} keygen",
+            "make one with: semc-client keygen --site SITE.YAML",
         ) from error
     if not isinstance(key, ec.EllipticCurvePrivateKey):
         raise SemcError(
             ExitCode.KEY_INVALID,
             "The site's private key is not an ECDSA key.",
-            f"make one with: semc-client --site {site} keygen",
+            "make one with: semc-client keygen --site SITE.YAML",
         )
     return _public_half(key, site)
 

@@ -66,12 +66,18 @@ def up(
     from server.home import Endpoint, Home
     from server.listen import Listen
     from server.supervisor import Supervisor
+    from server.tls import fingerprint, loopback_only
 
     place = Home(home)
 
     def ready(endpoint: Endpoint) -> None:
         typer.echo(f"ready: {endpoint.address} (health {endpoint.health_address})")
         typer.echo(f"give every site this certificate: {place.ca_certificate}")
+        typer.echo(
+            f"its SHA-256 fingerprint, to be compared by telephone: {fingerprint(place.ca_certificate)}"
+        )
+        if loopback_only(place.server_certificate) and not endpoint.address.startswith("127."):
+            typer.echo("note: the certificate names this machine only; give --san HOST for sites elsewhere")
         sys.stdout.flush()
 
     Supervisor(place, Listen.parse(address, health_address), san or []).run(ready)

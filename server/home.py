@@ -137,7 +137,7 @@ class Home:
         except (OSError, ValueError, TypeError) as error:
             raise SemcError(
                 ExitCode.SERVER_UNREACHABLE,
-                "No coordinator was started with this home.",
+                f"No coordinator was started with the home '{self.root.name}'.",
                 "run `semc-server up --home DIR` first, and give the same --home here",
             ) from error
 

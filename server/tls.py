@@ -53,6 +53,17 @@ def ensure_certificates(home: Home, names: Sequence[str]) -> None:
         )
 
 
+def fingerprint(certificate: Path) -> str:
+    """Return a certificate's SHA-256 fingerprint as `openssl x509 -fingerprint` prints it."""
+    content = x509.load_pem_x509_certificate(certificate.read_bytes())
+    return content.fingerprint(hashes.SHA256()).hex(":").upper()
+
+
+def loopback_only(certificate: Path) -> bool:
+    """Tell whether a certificate names this machine only, so that no other one can verify it."""
+    return _names_of(x509.load_pem_x509_certificate(certificate.read_bytes())) <= set(_LOCAL)
+
+
 def days_left(certificate: Path, now: datetime | None = None) -> float:
     """Return the days until a certificate expires, negative after it."""
     content = x509.load_pem_x509_certificate(certificate.read_bytes())

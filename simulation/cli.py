@@ -103,11 +103,12 @@ def sites(
 
     Example: semc-sim sites --from phantom --sites 5 --severity 0.6 --out hospitals
     """
+    from semc.config.section import usage_errors
     from simulation.make_sites import SitesRequest, make_sites
     from simulation.sites_summary import read_summary, sites_report
 
-    counts = make_sites(
-        SitesRequest(
+    with usage_errors():
+        request = SitesRequest(
             source=(source or ["phantom"])[0],
             joined_with=tuple((source or ["phantom"])[1:]),
             cohort=cohort,
@@ -130,9 +131,8 @@ def sites(
             validation_fraction=validation_fraction,
             test_fraction=test_fraction,
             seed=seed,
-        ),
-        out,
-    )
+        )
+    counts = make_sites(request, out)
     if output is Format.JSON:
         print_json({name: count.model_dump(mode="json") for name, count in counts.items()})
     else:
@@ -223,6 +223,8 @@ def run(
 
     Example: semc-sim run phantom_smoke --out runs/smoke --format json
     """
+    from rich.console import Console
+
     from simulation.run import Resources
     from simulation.study_run import run_study
 
@@ -232,6 +234,7 @@ def run(
         sites_folder,
         compare_local=compare_local,
         resources=Resources(gpus_per_site=gpus_per_site, ray_address=ray_address),
+        console=None if output is Format.JSON else Console(stderr=True),
     )
     if output is Format.JSON:
         typer.echo(result.model_dump_json(indent=2))

@@ -43,6 +43,10 @@ def run_demo(
     """
     console = Console(quiet=quiet)
     started = time.monotonic()
+    if data is not None and not data.is_dir():
+        raise SemcError(
+            ExitCode.DATA_NOT_FOUND, "The folder of real images does not exist.", "correct the path"
+        )
     folder = out / f"{data.name if data else 'phantom'}-seed{seed}-{time.strftime('%Y%m%d-%H%M%S')}"
     console.print(f"[bold]1/4[/] three hospitals in {folder}")
     study, counts = _hospitals(folder / "hospitals", data, seed, rounds)

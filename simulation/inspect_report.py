@@ -44,7 +44,10 @@ def _centres(found: Inspection, facts: CentreFacts) -> Table:
     by = ",".join(facts.columns)
     cue = facts.class_from_centre
     title = f"Centres by {by} ({facts.kind}{default}): {facts.num_centres}"
-    caption = f"class from centre alone {cue.cue_accuracy:.2f}, without {cue.blind_accuracy:.2f}"
+    caption = (
+        f"share of images whose class is guessed right knowing only the centre: {cue.cue_accuracy:.2f}; "
+        f"always the commonest class: {cue.blind_accuracy:.2f}"
+    )
     table = Table("centre", title=title, caption=caption)
     for heading in ("patients", *(entry.name for entry in found.classes)):
         table.add_column(heading, justify="right")

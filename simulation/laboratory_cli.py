@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -134,7 +135,8 @@ def _laboratory(
     loaded = study_of(study, override)
     if sites is None:
         sites = out / "hospitals"
-        if not (sites / COUNTS_FILE).is_file():  # an interrupted call left them whole or not at all
+        if not (sites / COUNTS_FILE).is_file():
+            shutil.rmtree(sites, ignore_errors=True)  # what an interrupted call left
             make_sites(phantom_request(loaded), sites)
     return Laboratory(
         study=loaded,

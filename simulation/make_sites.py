@@ -10,10 +10,10 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
-from semc.config.section import Section
-from semc.config.site import SplitConfig
+from semc.config.section import Section, usage_errors
+from semc.config.site import SiteName, SplitConfig
 from semc.datasets.cohort_table import CohortOptions, ViewSource
 from semc.datasets.phantom import PLANES, PhantomConfig, write_phantom
 from semc.datasets.phantom.write import DESCRIPTION
@@ -47,7 +47,7 @@ class SitesRequest(Section):
     """auto = the `num_sites` largest usable centres where the source has centres, else iid by patient."""
     num_sites: int = Field(default=3, ge=1, le=1000)
     """Number of sites; by_centre takes all usable centres of a folder."""
-    site_names: tuple[str, ...] | None = None
+    site_names: tuple[SiteName, ...] | None = None
     """Names of the sites, in order; None = the centres' names, or site_1, site_2, ..."""
     centre_columns: tuple[str, ...] = ()
     """Columns that name the centre; empty = the cohort's default (`semc-sim inspect` lists the others)."""
@@ -84,27 +84,36 @@ class SitesRequest(Section):
     seed: int = Field(default=0, ge=0, lt=2**31)
     """Seed of phantom, partition and splits."""
 
+    @field_validator("site_names")
+    @classmethod
+    def _names_differ(cls, names: tuple[str, ...] | None) -> tuple[str, ...] | None:
+        if names is not None and len(set(names)) != len(names):
+            raise ValueError("names must differ")
+        return names
+
 
 def make_sites(request: SitesRequest, out: Path) -> dict[str, SiteCounts]:
     """Write the site folders.
 
     Args:
         request: Source, partition and sizes.
-        out: Folder for them; sites made there before are replaced.
+        out: Folder for them, without sites: those of an earlier call may hold keys and state by now.
 
     Returns:
         Site name to counts, in name order; the same as `sites.json`.
 
     Raises:
-        SemcError: USAGE where source and partition do not fit, and whatever the data itself is refused for.
+        SemcError: USAGE where source and partition do not fit or `out` is taken, and whatever the data itself is
+            refused for.
     """
+    if (out / COUNTS_FILE).exists():
+        raise _taken("sites")
+    phantom = _phantom_config(request) if request.source == "phantom" else None
     out.mkdir(parents=True, exist_ok=True)
-    _remove_earlier(out)
     with TemporaryDirectory(dir=out, prefix=".source-") as folder:
         sources = [Path(folder), *(Path(name) for name in request.joined_with)]
-        if request.source == "phantom":
-            write_phantom(_phantom_config(request), Path(folder), workers=_DRAWING_PROCESSES)
-            shutil.copyfile(Path(folder) / DESCRIPTION, out / DESCRIPTION)
+        if phantom is not None:
+            write_phantom(phantom, Path(folder), workers=_DRAWING_PROCESSES)
         else:
             sources[0] = Path(request.source)
         options = CohortOptions(request.task, request.view_source)
@@ -123,6 +132,8 @@ def make_sites(request: SitesRequest, out: Path) -> dict[str, SiteCounts]:
             seed=request.seed,
         )
         counts = _write_sites(out, cohort, parts, split)
+        if phantom is not None:
+            shutil.copyfile(Path(folder) / DESCRIPTION, out / DESCRIPTION)
     summary = SitesSummary(
         source="phantom" if request.source == "phantom" else " + ".join(path.name for path in sources),
         cohort=cohort.table.cohort,
@@ -156,7 +167,8 @@ def _phantom_config(request: SitesRequest) -> PhantomConfig:
     }
     if request.severity is not None:
         settings["severity"] = request.severity
-    return PhantomConfig(**settings)
+    with usage_errors():
+        return PhantomConfig(**settings)
 
 
 def _parts(cohort: Cohort, request: SitesRequest) -> tuple[PartitionKind, dict[str, list[SourceRow]]]:
@@ -202,6 +214,9 @@ def _write_sites(
     out: Path, cohort: Cohort, parts: dict[str, list[SourceRow]], split: SplitConfig
 ) -> dict[str, SiteCounts]:
     """Write the sites in name order; where one is refused, none stays behind."""
+    for name in sorted(parts):
+        if (out / name).exists():
+            raise _taken(f"'{name}'")
     made: list[Path] = []
     counts = {}
     try:
@@ -216,10 +231,9 @@ def _write_sites(
     return counts
 
 
-def _remove_earlier(out: Path) -> None:
-    """Remove the sites an earlier call made in `out`, and nothing else."""
-    if (out / COUNTS_FILE).is_file():
-        for name in read_site_counts(out):
-            shutil.rmtree(out / name, ignore_errors=True)
-        (out / COUNTS_FILE).unlink()
-        (out / DESCRIPTION).unlink(missing_ok=True)
+def _taken(what: str) -> SemcError:
+    return SemcError(
+        ExitCode.USAGE,
+        f"The output folder already holds {what}, perhaps with keys and state.",
+        "give another --out, or remove that folder first",
+    )

@@ -92,7 +92,10 @@ class Rehearsal:
     def start_run(self, study_file: Path, *, quiet: bool = False) -> subprocess.Popen[bytes]:
         """Start a study through the coordinator's command line and return the process that follows it."""
         command = [*program("semc-server"), "run", str(study_file), "--home", str(self.home)]
-        return subprocess.Popen(command, stdout=subprocess.DEVNULL if quiet else None)
+        # its table on standard output would come before the sites alone are known
+        return subprocess.Popen(
+            command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL if quiet else None
+        )
 
     def stop(self) -> None:
         """End every process started here: SIGTERM, a grace period, then SIGKILL."""

@@ -8,6 +8,7 @@ network.
 from __future__ import annotations
 
 import json
+import logging
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -135,6 +136,9 @@ def run_simulation(run: SimulatedRun, resources: Resources | None = None) -> Stu
     _quiet_environment(resources)
     from flwr import simulation as flower
 
+    logging.getLogger("flwr").setLevel(
+        logging.ERROR
+    )  # its advice to use `flwr run`; ours are the run's events
     from client.app import build_app as build_client_app
     from server.app import build_app as build_server_app
 

@@ -70,20 +70,30 @@ def sites_report(summary: SitesSummary) -> Group:
     lines = [f"sites by {by}: {summary.centre_kind}"]
     lines += [f"left out, {reason}: {centre}" for centre, reason in summary.centres_left_out.items()]
     if summary.rows_left_out:
-        lines.append(f"images left out: {summary.rows_left_out}")
+        lines.append(f"images left out (repeats of others, or of no class kept): {summary.rows_left_out}")
     lines += [f"note: {note}" for note in summary.notes]
-    return Group(sites_table(summary.sites), *map(Text, lines))
+    return Group(sites_table(summary.sites), classes_table(summary.sites), *map(Text, lines))
 
 
 def sites_table(counts: dict[str, SiteCounts]) -> Table:
-    """Return the sites as a table for the terminal: images by split, patients, training images per class."""
-    table = Table(title="Sites")
-    for heading in ("site", "train", "validation", "test", "patients"):
-        table.add_column(heading, justify="left" if heading == "site" else "right")
-    for name in next(iter(counts.values())).class_counts:
-        table.add_column(name, justify="right")
+    """Return the sites as a table for the terminal: images by split, and patients."""
+    table = Table(title="Sites: images and patients")
+    table.add_column("site", no_wrap=True)
+    for heading in ("train", "validation", "test", "train\npatients", "test\npatients"):
+        table.add_column(heading, justify="right")
     for site, count in counts.items():
         images = (count.num_train_images, count.num_validation_images, count.num_test_images)
-        cells = (*images, count.num_train_patients, *count.class_counts.values())
+        cells = (*images, count.num_train_patients, count.num_test_patients)
         table.add_row(site, *(str(cell) for cell in cells))
+    return table
+
+
+def classes_table(counts: dict[str, SiteCounts]) -> Table:
+    """Return the training images of each class; one line a class, since classes can be many."""
+    table = Table(title="Training images by class")
+    table.add_column("class", overflow="fold")
+    for site in counts:
+        table.add_column(site, justify="right", overflow="fold")
+    for name in next(iter(counts.values())).class_counts:
+        table.add_row(name, *(str(count.class_counts[name]) for count in counts.values()))
     return table

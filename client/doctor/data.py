@@ -50,6 +50,8 @@ def _classes(site: SiteConfig) -> tuple[str, ...]:
         return site.expected_model.classes
     names = _labels(site.data) - set(site.data.ignore_labels)
     classes = sorted({site.data.label_map.get(name, name) for name in names})
+    if not classes:
+        raise SemcError(ExitCode.SPLIT_EMPTY, "The manifest has no images.", "list the images in it")
     if len(classes) < 2:
         raise SemcError(
             ExitCode.CLASSES_TOO_FEW,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import urllib.parse
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Final
 
@@ -35,6 +36,9 @@ def network_rows(site: SiteConfig) -> Iterator[Row]:
         yield passed("coordinator", f"{coordinator.address} answers, certificate trusted")
         yield _expiry("coordinator certificate", answer.certificate_days, "ask the coordinator to renew it")
         yield _clock(answer)
+        yield skipped(
+            "registration", "only joining tells whether the coordinator has enrolled this site's key"
+        )
     if coordinator.health_address is not None:
         address = coordinator.health_address
         yield checked("coordinator health", lambda: _health(address))
@@ -43,6 +47,7 @@ def network_rows(site: SiteConfig) -> Iterator[Row]:
 def _authority(coordinator: CoordinatorConfig) -> Row:
     """Read the CA certificate."""
     from cryptography import x509
+    from cryptography.hazmat.primitives import hashes
 
     name, fix = "CA certificate", "copy the CA certificate (PEM) from the coordinator"
     try:
@@ -50,7 +55,9 @@ def _authority(coordinator: CoordinatorConfig) -> Row:
     except (OSError, ValueError):
         return Row(name, "wrong", "missing or not a certificate", fix, ExitCode.TLS_UNTRUSTED)
     days = (certificate.not_valid_after_utc - datetime.now(UTC)).total_seconds() / 86_400
-    return _expiry(name, days, fix)
+    row = _expiry(name, days, fix)
+    fingerprint = certificate.fingerprint(hashes.SHA256()).hex(":").upper()
+    return replace(row, found=f"{row.found}; compare by telephone: SHA-256 {fingerprint}")
 
 
 def _expiry(name: str, days: float, fix: str) -> Row:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -59,7 +61,9 @@ def parse_yaml(text: str, kind: str) -> dict[str, Any]:
         ) from error
     if not isinstance(content, dict):
         raise SemcError(
-            ExitCode.CONFIG_INVALID, f"The {kind} file must be a YAML mapping.", "see the example files"
+            ExitCode.CONFIG_INVALID,
+            f"The {kind} file must be a YAML mapping.",
+            "the README shows the shortest one",
         )
     return content
 
@@ -73,9 +77,12 @@ def validate(section: type[SectionT], content: dict[str, Any], kind: str) -> Sec
     try:
         return section.model_validate(content)
     except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        key = ".".join(str(part) for part in first["loc"]) or kind
-        more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
+        # an unknown key explains a missing one, so it comes first
+        unsorted = error.errors(include_url=False, include_input=False)
+        first, *others = sorted(unsorted, key=lambda entry: entry["type"] != "extra_forbidden")
+        key = dotted(first["loc"]) or kind
+        names = list(dict.fromkeys(f"'{dotted(entry['loc'])}'" for entry in others))
+        more = f" (also wrong: {', '.join(names)})" if names else ""
         if first["type"] == "extra_forbidden":
             known = ", ".join(_keys_beside(section, first["loc"]))
             problem, fix = (
@@ -86,6 +93,24 @@ def validate(section: type[SectionT], content: dict[str, Any], kind: str) -> Sec
             message = first["msg"].removeprefix("Value error, ")
             problem, fix = f"'{key}' in the {kind} file: {message}{more}.", f"correct '{key}'"
         raise SemcError(ExitCode.CONFIG_INVALID, problem, fix) from error
+
+
+@contextmanager
+def usage_errors() -> Iterator[None]:
+    """Turn what a request's own model refuses into one line about the option."""
+    try:
+        yield
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        message = first["msg"].removeprefix("Value error, ")
+        raise SemcError(
+            ExitCode.USAGE, f"{dotted(first['loc'])}: {message}.", "`--help` names the values"
+        ) from error
+
+
+def dotted(location: tuple[int | str, ...]) -> str:
+    """Return a key as people write it: `training.batch_size`."""
+    return ".".join(str(part) for part in location)
 
 
 def _keys_beside(section: type[Section], location: tuple[int | str, ...]) -> list[str]:

@@ -43,7 +43,7 @@ def read_lp2025(site: SiteDataConfig, ontology: Ontology) -> list[SourceRow]:
         raise SemcError(
             ExitCode.SPLIT_LEAK,
             "This layout holds no patient key.",
-            "give a manifest with groups, or accept leakage with data.allow_ungrouped: true",
+            "give a manifest with groups, or accept leakage: data.allow_ungrouped (semc-sim --allow-ungrouped)",
         )
     root = site.root.resolve()
     rows: list[SourceRow] = []

@@ -118,7 +118,7 @@ def rows_of_table(table: pd.DataFrame, site: SiteDataConfig, ontology: Ontology)
             raise SemcError(
                 ExitCode.SPLIT_LEAK,
                 f"Row {number} has no group (patient or stream).",
-                "fill the column or map it, or accept leakage with data.allow_ungrouped: true",
+                "fill the column or map it, or accept leakage: data.allow_ungrouped (semc-sim --allow-ungrouped)",
             )
         rows.append(
             SourceRow(

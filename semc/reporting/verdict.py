@@ -14,7 +14,7 @@ class Verdict:
     """Did the federation help?"""
 
     answer: Literal["yes", "partly", "no", "unclear", "unknown"]
-    """unclear: measured, but the interval of the difference holds zero."""
+    """unclear: measured, but the intervals overlap or that of the difference holds zero."""
     sentence: str
     caution: str
     """What limits the answer."""
@@ -26,7 +26,7 @@ def judge(comparison: Comparison) -> Verdict:
     """Say whether the federation beat training alone, and say so where it did not.
 
     `yes`: better on average, and its worst site at least as good as the worst site alone. `partly`: only
-    one of the two. `no`: neither.
+    one of the two. `no`: neither. `unclear`: the intervals of the two overall accuracies overlap.
     """
     federation, alone = comparison.mean_macro_f1("federation"), comparison.mean_macro_f1("local_only")
     if federation is None:
@@ -43,8 +43,10 @@ def judge(comparison: Comparison) -> Verdict:
     floor = worst.macro_f1 - worst_alone.macro_f1 if worst is not None and worst_alone is not None else None
     losers = [site.site for site in comparison.sites if site.difference is not None and site.difference < 0]
     gain = federation - alone
-    answer: Literal["yes", "partly", "no"]
-    if gain > 0:
+    answer: Literal["yes", "partly", "no", "unclear"]
+    if _overlap(comparison):
+        answer = "unclear"
+    elif gain > 0:
         answer = "yes" if floor is None or floor >= 0 else "partly"
     else:
         answer = "partly" if floor is not None and floor > 0 else "no"
@@ -63,14 +65,21 @@ def judge(comparison: Comparison) -> Verdict:
 
 def _caution(comparison: Comparison) -> str:
     """Say how far the answer carries."""
-    federation, alone = comparison.pooled("federation"), comparison.pooled("local_only")
+    federation = comparison.pooled("federation")
     images = federation.num_examples if federation is not None else 0
     text = f"One run with one seed, {images} test images in all."
-    if federation is not None and alone is not None and comparison.has_local_only:
-        first, second = accuracy_interval(federation), accuracy_interval(alone)
-        if first is not None and second is not None and first[0] <= second[1] and second[0] <= first[1]:
-            text += " The 95 % intervals of the two overall accuracies overlap: the difference can be chance."
+    if _overlap(comparison):
+        text += " The 95 % intervals of the two overall accuracies overlap: the difference can be chance."
     small = [site.site for site in comparison.sites if site.num_test_images < MIN_RANKED_IMAGES]
     if small:
         text += f" Not ranked, with fewer than {MIN_RANKED_IMAGES} test images: {', '.join(small)}."
     return text
+
+
+def _overlap(comparison: Comparison) -> bool:
+    """Tell whether the 95 % intervals of the two overall accuracies overlap; False where one was not measured."""
+    federation, alone = comparison.pooled("federation"), comparison.pooled("local_only")
+    if federation is None or alone is None or not comparison.has_local_only:
+        return False
+    first, second = accuracy_interval(federation), accuracy_interval(alone)
+    return first is not None and second is not None and first[0] <= second[1] and second[0] <= first[1]

@@ -114,4 +114,4 @@ def test_progress_shows_rounds_scores_and_who_is_missing() -> None:
     assert "joined: north" in text
     assert "not joined: south declined (E_STUDY)" in text
     assert "round 1: south late (L_DEADLINE)" in text
-    assert "round 1: macro-F1 0.510, worst 0.400 at north" in text
+    assert "round 1: validation macro-F1 0.510, worst 0.400 at north" in text

@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import ssl
 import stat
+import subprocess
 import threading
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -14,7 +15,7 @@ from cryptography import x509
 
 from semc.exit_codes import ExitCode, SemcError
 from server.home import Home
-from server.tls import SERVER_DAYS, days_left, ensure_certificates
+from server.tls import SERVER_DAYS, days_left, ensure_certificates, fingerprint, loopback_only
 
 
 @pytest.fixture
@@ -120,3 +121,27 @@ def test_own_authority_certificates_are_checked_and_never_replaced(
         ensure_certificates(home, names)
     assert caught.value.code is ExitCode.TLS_UNTRUSTED
     assert home.server_certificate.read_bytes() == before
+
+
+def test_the_fingerprint_is_the_one_openssl_prints(tmp_path: Path) -> None:
+    home = Home(tmp_path)
+    ensure_certificates(home, [])
+    printed = subprocess.run(
+        ["openssl", "x509", "-noout", "-fingerprint", "-sha256", "-in", str(home.ca_certificate)],
+        check=True,
+        capture_output=True,
+        text=True,
+    ).stdout
+    assert printed.strip().endswith(f"={fingerprint(home.ca_certificate)}")
+
+
+def test_a_certificate_for_this_machine_only_is_known_as_such(tmp_path: Path) -> None:
+    assert loopback_only(_certified(tmp_path / "here", []))
+    assert not loopback_only(_certified(tmp_path / "there", ["coordinator.example"]))
+
+
+def _certified(folder: Path, names: list[str]) -> Path:
+    folder.mkdir()
+    home = Home(folder)
+    ensure_certificates(home, names)
+    return home.server_certificate

@@ -145,8 +145,10 @@ def test_centres_of_one_class_are_refused_with_the_reason(tmp_path: Path, layout
     assert "left out, a single class: the centre gives it away: aroundarms" in shown
     assert set(left_out) == {"aroundabd", "aroundarms", "aroundhead"}
     assert set(left_out.values()) == {"a single class: the centre gives it away"}
-    assert "no centres" in refused(ExitCode.USAGE, tmp_path, layouts / "camus", partition="by_centre")
-    assert len(sites_of(tmp_path, fpus23, partition="by_centre")) == 5
+    assert "no centres" in refused(
+        ExitCode.USAGE, tmp_path / "camus", layouts / "camus", partition="by_centre"
+    )
+    assert len(sites_of(tmp_path / "more", fpus23, partition="by_centre")) == 5
 
 
 def test_a_refused_site_leaves_nothing_behind(tmp_path: Path, layouts: Path) -> None:

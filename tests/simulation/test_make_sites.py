@@ -2,17 +2,22 @@ from __future__ import annotations
 
 import csv
 import json
+from io import StringIO
 from pathlib import Path
+from tempfile import mkdtemp
 
 import pytest
+from rich.console import Console
 
 from semc.config import DataConfig, load_site
 from semc.datasets import SiteData, build_site_data, check_images
 from semc.datasets.phantom import PhantomConfig, write_phantom
 from semc.exit_codes import ExitCode, SemcError
 from simulation.centres import site_name
+from simulation.cli import main
 from simulation.cohort import read_cohort
 from simulation.make_sites import SiteCounts, SitesRequest, make_sites, read_site_counts, sites_table
+from simulation.sites_summary import classes_table
 
 REAL = Path(__file__).parents[2].parent / "shared" / "data"
 PLANES = ("head", "abdomen", "femur")
@@ -90,20 +95,56 @@ def test_phantom_sites_are_complete_hospitals(tmp_path: Path) -> None:
     ]
 
 
-def test_the_same_request_makes_the_same_sites_and_replaces_earlier_ones(tmp_path: Path) -> None:
-    def content() -> dict[str, bytes]:
-        files = [path for path in tmp_path.rglob("*") if path.is_file()]
-        return {str(path.relative_to(tmp_path)): path.read_bytes() for path in files}
+def test_the_same_request_makes_the_same_sites(tmp_path: Path) -> None:
+    def content(request: SitesRequest, name: str) -> dict[str, bytes]:
+        make_sites(request, tmp_path / name)
+        files = [path for path in (tmp_path / name).rglob("*") if path.is_file()]
+        return {str(path.relative_to(tmp_path / name)): path.read_bytes() for path in files}
 
-    make_sites(SMALL, tmp_path)
-    (tmp_path / "notes.txt").write_text("mine")
-    first = content()
-    make_sites(SMALL, tmp_path)
-    assert content() == first
-    make_sites(SMALL.model_copy(update={"num_sites": 2, "seed": 5}), tmp_path)
-    assert not (tmp_path / "hospital_3").exists()
-    assert content().keys() != first.keys()
-    assert (tmp_path / "notes.txt").read_text() == "mine", "only earlier sites are removed"
+    first = content(SMALL, "first")
+    assert content(SMALL, "second") == first
+    other = content(SMALL.model_copy(update={"num_sites": 2, "seed": 5}), "other")
+    assert other.keys() != first.keys()
+
+
+def test_sites_that_may_hold_keys_and_state_are_never_replaced(tmp_path: Path) -> None:
+    name = min(make_sites(SMALL, tmp_path))
+    (tmp_path / name / "site.key").write_text("mine")
+    with pytest.raises(SemcError, match="already holds sites") as caught:
+        make_sites(SMALL, tmp_path)
+    assert caught.value.code is ExitCode.USAGE
+    (tmp_path / "sites.json").unlink()
+    before = sorted(path.name for path in tmp_path.iterdir())
+    with pytest.raises(SemcError, match=f"already holds '{name}'"):
+        make_sites(SMALL, tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == before
+    assert (tmp_path / name / "site.key").read_text() == "mine"
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        (["--partition", "dirichlte"], "partition: "),
+        (["--names", "North,south"], "site_names.0: "),
+        (["--names", "a,a"], "names must differ"),
+        (["--planes", "head,nonsense"], "classes"),
+    ],
+)
+def test_wrong_options_are_told_in_one_line_and_write_nothing(
+    tmp_path: Path,
+    options: list[str],
+    told: str,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("sys.argv", ["semc-sim", "sites", "--out", str(tmp_path / "out"), *options])
+    with pytest.raises(SystemExit) as caught:
+        main()
+    assert caught.value.code == ExitCode.USAGE
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("error 2 USAGE: ")
+    assert told in line
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize("partition", ["iid", "dirichlet", "label_skew", "quantity_skew"])
@@ -151,7 +192,7 @@ def test_centres_to_keep_and_those_too_small(tmp_path: Path) -> None:
 
     def sites(**update: object) -> list[str]:
         request = SitesRequest.model_validate({"source": str(tmp_path / "in"), **update})
-        return list(make_sites(request, tmp_path / "out"))
+        return list(make_sites(request, Path(mkdtemp(dir=tmp_path))))
 
     assert sites() == ["large", "middle"]
     assert sites(num_sites=1) == ["large"]
@@ -202,7 +243,7 @@ def test_lp2025_folders_are_divided_by_image_with_consent_only(tmp_path: Path) -
     assert sum(count.num_test_images for count in counts.values()) == 18
     assert sum(count.num_train_images + count.num_validation_images for count in counts.values()) == 36
     with pytest.raises(SemcError) as caught:
-        make_sites(request.model_copy(update={"allow_ungrouped": False}), tmp_path / "out")
+        make_sites(request.model_copy(update={"allow_ungrouped": False}), tmp_path / "other")
     assert caught.value.code is ExitCode.SPLIT_LEAK
 
 
@@ -249,25 +290,32 @@ def test_site_names_and_table() -> None:
         class_counts={"head": 5, "femur": 4},
         ungrouped=False,
     )
-    table = sites_table({"north": count})
-    assert [column.header for column in table.columns] == [
-        "site",
-        "train",
-        "validation",
-        "test",
-        "patients",
-        "head",
-        "femur",
-    ]
-    assert [list(column.cells) for column in table.columns] == [
-        ["north"],
-        ["9"],
-        ["2"],
-        ["3"],
-        ["4"],
-        ["5"],
-        ["4"],
-    ]
+    table, classes = sites_table({"north": count}), classes_table({"north": count})
+    headers = ["site", "train", "validation", "test", "train\npatients", "test\npatients"]
+    assert [column.header for column in table.columns] == headers
+    assert [list(column.cells) for column in table.columns] == [["north"], ["9"], ["2"], ["3"], ["4"], ["1"]]
+    assert [list(column.cells) for column in classes.columns] == [["head", "femur"], ["5", "4"]]
+
+
+def test_tables_of_five_sites_fit_eighty_columns_uncut() -> None:
+    names = ["aloka_op-3", "other_other", "voluson-e6_op-1", "voluson-e6_op-2", "voluson-e6_other"]
+    few = {"Trans-cerebellum": 5, "Trans-thalamic": 14, "Trans-ventricular": 44}
+    count = SiteCounts(
+        centre="",
+        num_train_images=63,
+        num_validation_images=15,
+        num_test_images=26,
+        num_train_patients=44,
+        num_test_patients=18,
+        class_counts=few,
+        ungrouped=False,
+    )
+    console = Console(width=80, record=True, file=StringIO())
+    console.print(sites_table(dict.fromkeys(names, count)))
+    shown = console.export_text(clear=False)
+    assert all(name in shown for name in names)
+    console.print(classes_table(dict.fromkeys(names, count)))
+    assert "…" not in console.export_text()
 
 
 @pytest.mark.real_data
