@@ -3,10 +3,21 @@
 from __future__ import annotations
 
 import csv
+import re
 from importlib import resources
 from pathlib import Path
 
+import pytest
+from pydantic import BaseModel
+
 from semc.config import load_site, parse_study
+from semc.config.site import (
+    CoordinatorConfig,
+    ExpectedModelConfig,
+    SiteConfig,
+    SiteDataConfig,
+    SplitConfig,
+)
 from semc.datasets import build_site_data
 from tests.client.small_study import STUDY_TEXT, write_site
 
@@ -20,18 +31,21 @@ def test_the_example_loads_and_its_paths_start_at_its_folder(tmp_path: Path) -> 
     assert site.private_key == tmp_path / "site.key"
     assert site.coordinator is not None
     assert site.coordinator.root_certificates == tmp_path / "ca.crt"
-    commented = text.replace("# column_map", "column_map").replace("# label_map", "label_map")
-    commented = commented.replace("# ignore_labels", "ignore_labels").replace(
-        "# health_address", "health_address"
-    )
-    commented = commented.replace("# weights_directory", "weights_directory")
-    commented = commented.replace("# allowed_studies", "allowed_studies").replace(
-        "# expected_model", "expected_model"
-    )
+    commented = re.sub(r"^( *)# ([a-z_]+:)", r"\1\2", text, flags=re.MULTILINE)
     file.write_text(commented, encoding="utf-8")
     site = load_site(file)
     assert site.allowed_studies == ("0123456789ab",)
     assert site.weights_directory == tmp_path / "weights"
+    assert site.data.allow_ungrouped
+    assert site.health_port == 9095
+
+
+@pytest.mark.parametrize(
+    "section", [SiteConfig, SiteDataConfig, SplitConfig, CoordinatorConfig, ExpectedModelConfig]
+)
+def test_the_example_names_every_key(section: type[BaseModel]) -> None:
+    text = (resources.files("client") / "site.example.yaml").read_text(encoding="utf-8")
+    assert [name for name in section.model_fields if f"{name}:" not in text] == []
 
 
 def test_the_example_reads_a_manifest_beside_itself(tmp_path: Path) -> None:
