@@ -117,7 +117,7 @@ class SiteTrainer:
 
         Returns:
             The trained shared tensors, and counts of the *incoming* weights on validation and test images
-            (from the second round on; before, the site has no batch-norm statistics).
+            (every `evaluate_every` rounds; initial weights are never judged: the site has no statistics yet).
 
         Raises:
             SemcError: STUDY_MISMATCH, DATA_UNREADABLE, DISK, ALREADY_RUNNING, CHECKPOINT_INVALID; RUN_FAILED
@@ -126,7 +126,8 @@ class SiteTrainer:
         with self._state.lock():
             self._start_from(self._state.newest(round_number - 1), shared)
             self._objective.new_global_weights(self._network, self._images_of)
-            metrics = self._counts(round_number, report) if judge_incoming and round_number > 1 else {}
+            judged = judge_incoming and self._is_evaluated(round_number - 1)
+            metrics = self._counts(round_number, report) if judged else {}
             result = self._train(round_number, report)
             split = split_parameters(self._network, self._bn)
             state = SiteState(split.local, self._objective.state_dict(), self._trainer.state_dict())
@@ -209,6 +210,10 @@ class SiteTrainer:
             self._images,
             seed=derive_seed(self._study.seed, self._site.site, "refresh"),
         )
+
+    def _is_evaluated(self, finished_round: int) -> bool:
+        """Tell whether the weights a round ended with are judged when they come in for the next one."""
+        return finished_round > 0 and finished_round % self._study.federation.evaluate_every == 0
 
     def _counts(self, round_number: int, report: Report) -> dict[str, MetricValue]:
         """Count the present weights' answers on the validation and the test images."""

@@ -45,6 +45,9 @@ class FederationConfig(Section):
     bn_statistics: Literal["reestimated", "running"] = "reestimated"
     """Local statistics with which a site judges incoming weights: measured anew on its training images, or those its
     own last training left. Without effect where they are averaged."""
+    evaluate_every: int = Field(default=1, ge=1)
+    """Rounds from one evaluation at the sites to the next; more saves time in long studies. The last weights are
+    always evaluated."""
     wire_dtype: Literal["fp32", "bf16"] = "fp32"
     """Precision of tensors on the wire; aggregation is always in float64."""
 

@@ -183,6 +183,22 @@ def test_the_counts_are_those_of_the_incoming_weights(site: SiteConfig) -> None:
     assert measured[VALIDATION_CONFUSION] == reported[VALIDATION_CONFUSION]
 
 
+def test_incoming_weights_are_judged_as_often_as_the_study_says_and_train_alike(site: SiteConfig) -> None:
+    def run(every: int) -> list[RoundUpdate]:
+        study = parse_study(STUDY_TEXT, {"federation.rounds": 4, "federation.evaluate_every": every})
+        trainer, shared, updates = SiteTrainer(site, study), FIRST, []
+        for number in (1, 2, 3, 4):
+            updates.append(trainer.run_round(number, shared))
+            shared = updates[-1].shared
+        return updates
+
+    always, seldom = run(1), run(2)
+    assert [TEST_CONFUSION in update.metrics for update in always] == [False, True, True, True]
+    assert [TEST_CONFUSION in update.metrics for update in seldom] == [False, False, True, False]
+    assert all(same(one.shared, other.shared) for one, other in zip(always, seldom, strict=True))
+    assert seldom[2].metrics[TEST_CONFUSION] == always[2].metrics[TEST_CONFUSION]
+
+
 def test_a_site_that_missed_rounds_starts_from_its_newest_state(site: SiteConfig) -> None:
     study = parse_study(STUDY_TEXT, {"federation.rounds": 6})
     trainer = SiteTrainer(site, study)
