@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Final
 
+from semc.reporting.bootstrap import PatientBootstrap
 from semc.reporting.predictions import Predictions
 
 
@@ -26,6 +29,45 @@ def cross_site_matrices(predictions: Sequence[Predictions]) -> list[CrossSiteMat
     """
     arms = dict.fromkeys(record.arm for record in predictions if record.protocol == "cross_site")
     return [_matrix(arm, predictions) for arm in arms]
+
+
+HOME: Final = "home"
+AWAY: Final = "away"
+
+
+def home_and_away(predictions: Sequence[Predictions]) -> dict[str, PatientBootstrap]:
+    """Return, arm by arm, the groups :data:`HOME` and :data:`AWAY` over the same draws of test patients.
+
+    On each site's test images, its own model (home) stands against the models of all other sites (away), which count
+    alike. Arms without every pair of sites are left out.
+    """
+    found = {}
+    for arm in dict.fromkeys(record.arm for record in predictions if record.protocol == "cross_site"):
+        own = [record for record in predictions if record.arm == arm and record.model_site]
+        home = [
+            record
+            for record in own
+            if record.protocol == "per_site" and record.model_site == record.test_site
+        ]
+        away = [
+            record
+            for record in own
+            if record.protocol == "cross_site" and record.model_site != record.test_site
+        ]
+        bootstrap = PatientBootstrap({HOME: home, AWAY: _as_runs(away)})
+        if bootstrap.sites:
+            found[arm] = bootstrap
+    return found
+
+
+def _as_runs(records: Sequence[Predictions]) -> list[Predictions]:
+    """Give every model that was scored at a site a seed of its own, so that all of them enter the site's mean."""
+    met: Counter[str] = Counter()
+    runs = []
+    for record in records:
+        runs.append(replace(record, seed=met[record.test_site]))
+        met[record.test_site] += 1
+    return runs
 
 
 def _matrix(arm: str, predictions: Sequence[Predictions]) -> CrossSiteMatrix:

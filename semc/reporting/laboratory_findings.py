@@ -10,13 +10,14 @@ from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
 from semc.reporting.bootstrap import NUM_RESAMPLES, PatientBootstrap
-from semc.reporting.cross_site import CrossSiteMatrix, cross_site_matrices
+from semc.reporting.cross_site import CrossSiteMatrix, cross_site_matrices, home_and_away
 from semc.reporting.groups import LOCAL, POOLED, arm_groups, condition_groups, is_yardstick
 from semc.reporting.laboratory_plots import Curves
 from semc.reporting.laboratory_tables import (
     Groups,
     SiteCounts,
     arms_table,
+    away_table,
     calibration_table,
     cross_site_table,
     data_table,
@@ -115,6 +116,8 @@ class Findings:
     left_out: Part | None
     """None where no centre was left out."""
     cross_site: tuple[CrossSiteMatrix, ...]
+    away: TextTable | None
+    """None where no model was scored at another site."""
 
     @property
     def parts(self) -> tuple[Part, ...]:
@@ -126,7 +129,8 @@ class Findings:
         scores = [table for part in self.parts for table in part.scores]
         planes = [table for part in self.parts for table in part.planes]
         crossed = map(cross_site_table, self.cross_site)
-        return [self.data, *scores, *crossed, *planes, *(part.calibration for part in self.parts)]
+        away = [self.away] if self.away is not None else []
+        return [self.data, *scores, *away, *crossed, *planes, *(part.calibration for part in self.parts)]
 
 
 def find(contents: LaboratoryContents) -> Findings:
@@ -135,11 +139,13 @@ def find(contents: LaboratoryContents) -> Findings:
     Raises:
         SemcError: CHECKPOINT_INVALID where predictions cannot be paired.
     """
+    travelled = home_and_away(contents.predictions)
     return Findings(
         data=data_table(contents.site_counts, contents.classes),
         arms=_arms(contents),
         left_out=_left_out(contents),
         cross_site=tuple(cross_site_matrices(contents.predictions)),
+        away=away_table(travelled) if travelled else None,
     )
 
 

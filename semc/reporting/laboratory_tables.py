@@ -13,7 +13,7 @@ from typing import Final
 from semc.reporting.bootstrap import PatientBootstrap
 from semc.reporting.calibration import NUM_BINS, mean_ece
 from semc.reporting.comparison import MIN_RANKED_IMAGES
-from semc.reporting.cross_site import CrossSiteMatrix
+from semc.reporting.cross_site import AWAY, HOME, CrossSiteMatrix
 from semc.reporting.groups import unadapted
 from semc.reporting.planes import PlaneRecall, plane_recalls, rank_among
 from semc.reporting.predictions import Predictions
@@ -246,6 +246,29 @@ def cross_site_table(cross: CrossSiteMatrix) -> TextTable:
         rows=tuple(
             (model_site, *map(format_score, row))
             for model_site, row in zip(cross.model_sites, cross.macro_f1, strict=True)
+        ),
+    )
+
+
+def away_table(arms: Mapping[str, PatientBootstrap]) -> TextTable:
+    """Return what each arm's models lose on other centres' images.
+
+    Args:
+        arms: Of :func:`~semc.reporting.cross_site.home_and_away`.
+    """
+    return TextTable(
+        title="What a model loses away from home",
+        caption="Macro-F1, mean over test centres and seeds: each centre's images answered by its own model, and by "
+        f"the models of the others. {_INTERVAL}",
+        columns=("arm", "own model", "the others' models", "away minus home"),
+        rows=tuple(
+            (
+                name,
+                format_estimate(bootstrap.mean(HOME)),
+                format_estimate(bootstrap.mean(AWAY)),
+                format_paired(bootstrap.paired_difference(AWAY, HOME)),
+            )
+            for name, bootstrap in arms.items()
         ),
     )
 

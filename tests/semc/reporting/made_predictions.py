@@ -76,10 +76,10 @@ def compared(
     ]
 
 
-def crossed(arm: str = "local", seeds: Sequence[int] = (0, 1)) -> list[Predictions]:
+def crossed(arm: str = "local", seeds: Sequence[int] = (0, 1), skill: float = 0.4) -> list[Predictions]:
     """Return every site's model on every other site's images."""
     return [
-        made(0.4, arm=arm, seed=seed, site=site, model_site=model_site, protocol="cross_site")
+        made(skill, arm=arm, seed=seed, site=site, model_site=model_site, protocol="cross_site")
         for seed in seeds
         for model_site in SITES
         for site in SITES

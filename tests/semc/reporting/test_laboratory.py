@@ -27,8 +27,8 @@ from semc.reporting.laboratory_tables import (
     plane_sites_table,
 )
 from semc.reporting.laboratory_verdict import judge_arms, judge_left_out
-from semc.reporting.text_table import ABSENT, TextTable
-from tests.semc.reporting.made_predictions import CLASSES, SITES, compared, crossed, left_out, made
+from semc.reporting.text_table import ABSENT, DOWN, TextTable
+from tests.semc.reporting.made_predictions import CLASSES, SITES, SKILL, compared, crossed, left_out, made
 from tests.semc.reporting.study_result import sample_image
 
 
@@ -215,6 +215,24 @@ def test_a_group_without_a_centre_has_a_dash_in_its_calibration():
     assert _cell(table, "a", "mean") == _cell(table, "a", "north")
 
 
+def test_models_lose_away_from_home_what_they_were_made_to_lose():
+    records = [*compared(), *crossed(), *crossed("silo", skill=SKILL["silo"])]
+    apart = find(_contents(predictions=records))
+    assert apart.away is not None
+    assert [row[0] for row in apart.away.rows] == ["local", "silo"]
+    own, away, difference = (float(cell.split()[0]) for cell in apart.away.rows[0][1:])
+    scores = {
+        protocol: [r.confusion.macro_f1 for r in records if r.arm == "local" and r.protocol == protocol]
+        for protocol in ("per_site", "cross_site")
+    }
+    assert own == pytest.approx(sum(scores["per_site"]) / 6, abs=5e-4)
+    assert away == pytest.approx(sum(scores["cross_site"]) / 12, abs=5e-4)
+    assert difference == pytest.approx(away - own, abs=1.5e-3)
+    assert apart.away.rows[0][3].endswith(DOWN)
+    assert "What a model loses away from home" in _words(_contents())
+    assert find(_contents(predictions=compared())).away is None
+
+
 def test_cross_site_takes_its_diagonal_from_home():
     (matrix,) = cross_site_matrices([*compared(), *crossed()])
     assert (matrix.arm, matrix.model_sites, matrix.test_sites) == ("local", SITES, SITES)
@@ -287,7 +305,7 @@ def test_markdown_and_page_show_the_same_tables():
     contents = _contents()
     markdown, words = laboratory_markdown(contents), _words(contents)
     tables = find(contents).tables()
-    assert len(tables) == 11
+    assert len(tables) == 12
     for table in tables:
         assert table.markdown().rstrip() in markdown
         assert table.caption.split(" ")[0] in words
