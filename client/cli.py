@@ -126,7 +126,7 @@ def adopt(
 ) -> None:
     """Fit a finished model to this hospital's scanner with unlabelled images; sends nothing.
 
-    Example: semc-client adopt --site new --weights round-0010 --study study.yaml
+    Example: semc-client adopt --site new --weights model --study model/study.yaml
     """
     from client.adopt import adopt as adopted
 

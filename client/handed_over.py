@@ -1,4 +1,4 @@
-"""The federation's shared weights as the coordinator hands them out: one checkpoint of a run, read and checked.
+"""The federation's shared weights as the coordinator hands them out (`semc-server export`), read and checked.
 
 A file from outside: nothing of it is executed (JSON and safetensors), every hash is compared, and it must be the
 study's own: same digest, same tensors, same shapes, finite numbers.
@@ -19,7 +19,7 @@ from semc.config import StudyConfig
 from semc.exit_codes import ExitCode, SemcError
 
 _DIGITS_SHOWN: Final = 12
-_ONE_RUN: Final = "take the checkpoint and study.yaml of one run folder of the coordinator"
+_ONE_RUN: Final = "take the weights and study.yaml of one `semc-server export`"
 
 
 class _Description(BaseModel):
@@ -43,7 +43,7 @@ def read_shared_weights(path: Path, study: StudyConfig, shapes: dict[str, tuple[
     """Read a checkpoint of the coordinator.
 
     Args:
-        path: The checkpoint's folder (`checkpoints/round-0010` of a run), or a file in it.
+        path: The exported folder, or a checkpoint of a run (`checkpoints/round-0010`), or a file in one of them.
         study: The study it must belong to.
         shapes: Shape of every shared tensor of the study's network.
 
@@ -55,7 +55,7 @@ def read_shared_weights(path: Path, study: StudyConfig, shapes: dict[str, tuple[
         raise SemcError(
             ExitCode.CHECKPOINT_INVALID,
             "There is no checkpoint at the path given as --weights.",
-            "ask the coordinator for the folder RUN/checkpoints/round-NNNNN and give its path",
+            "ask the coordinator for what `semc-server export` wrote, and give the path of that folder",
         )
     tensors, metadata = load_state(path if path.is_dir() else path.parent)
     try:

@@ -204,6 +204,26 @@ def report(
     typer.echo(f"report: {write_report(find_run(Home(home), run_name), out)}")
 
 
+@app.command()
+def export(
+    out: Annotated[Path, typer.Option("--out", help="New folder for weights and study.")],
+    run_name: Annotated[
+        str | None, typer.Argument(metavar="[RUN]", help="A run; default: the latest.")
+    ] = None,
+    home: HomeOption = DEFAULT_HOME,
+) -> None:
+    """Write a run's model for others to use: shared weights and study.yaml, nothing about who took part.
+
+    Example: semc-server export --out model; elsewhere: semc-client adopt --weights model --study model/study.yaml
+    """
+    from server.export import export_model
+    from server.home import Home
+    from server.submit import find_run
+
+    number = export_model(find_run(Home(home), run_name), out)
+    typer.echo(f"model of round {number}: {out}")
+
+
 def main() -> None:
     """Run the command line; bad input ends with one line and its numbered exit code."""
     with one_line_errors("semc-server"):

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -52,8 +53,16 @@ def save_round(
     return target
 
 
-def load_model(folder: Path) -> dict[str, Tensor]:
-    """Return the global tensors of the newest checkpoint.
+@dataclass(frozen=True)
+class SavedRound:
+    """The global tensors of a round."""
+
+    number: int
+    model: dict[str, Tensor]
+
+
+def newest_round(folder: Path) -> SavedRound:
+    """Return the newest checkpoint's round and global tensors.
 
     Args:
         folder: The run's checkpoints.
@@ -64,9 +73,10 @@ def load_model(folder: Path) -> dict[str, Tensor]:
     newest = latest(folder, CHECKPOINT_PREFIX)
     if newest is None:
         raise SemcError(ExitCode.CHECKPOINT_INVALID, "The run has no checkpoint.", "run the study first")
-    tensors, _ = load_state(newest)
-    return {
+    tensors, metadata = load_state(newest)
+    model = {
         name.removeprefix(MODEL_PREFIX): tensor
         for name, tensor in tensors.items()
         if name.startswith(MODEL_PREFIX)
     }
+    return SavedRound(int(metadata["round"]), model)

@@ -201,11 +201,11 @@ def _answers(job: _Job) -> list[Predictions]:
 def received_weights(run: SimulatedRun, trainer: SiteTrainer) -> dict[str, Tensor]:
     """Return a finished run's last weights as a site would receive them."""
     from semc.wire import pack, unpack
-    from server.round_checkpoint import load_model
+    from server.round_checkpoint import newest_round
     from server.run_folder import RunFolder
 
     dtype = run.study.federation.wire_dtype
-    tensors = load_model(RunFolder(run.server_folder).checkpoints)
+    tensors = newest_round(RunFolder(run.server_folder).checkpoints).model
     return unpack(pack(tensors, dtype), trainer.shared_shapes, dtype)
 
 
