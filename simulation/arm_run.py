@@ -10,7 +10,7 @@ import os
 import time
 from collections.abc import Mapping
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from multiprocessing import get_context
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -41,6 +41,8 @@ class ArmRun:
     curves: dict[str, Curve]
     """Site to the test macro-F1 of each round's weights; empty for arms without rounds in common."""
     seconds: float
+    terms: dict[str, dict[str, Curve]] = field(default_factory=dict)
+    """Part of the objective ("alpha", "queue_drift_cosine", ...) to site to its mean in each round's training."""
 
 
 @dataclass(frozen=True)
@@ -86,13 +88,14 @@ def run_arm(
     """
     started = time.monotonic()
     files = {name: sites / name / SITE_FILE for name in study.federation.sites}
+    curves: dict[str, Curve] = {}
     if arm.kind == "federated":
         predictions, curves = _federated(arm, study, sites, folder, resources, cross_site)
     elif arm.kind == "local":
-        predictions, curves = _local(arm, study, files, folder, cross_site), {}
+        predictions = _local(arm, study, files, folder, cross_site)
     else:
-        predictions, curves = _pooled(arm, study, files, folder), {}
-    return ArmRun(predictions, curves, time.monotonic() - started)
+        predictions = _pooled(arm, study, files, folder)
+    return ArmRun(predictions, curves, time.monotonic() - started, training_terms(folder))
 
 
 def _federated(
@@ -207,6 +210,22 @@ def received_weights(run: SimulatedRun, trainer: SiteTrainer) -> dict[str, Tenso
     dtype = run.study.federation.wire_dtype
     tensors = newest_round(RunFolder(run.server_folder).checkpoints).model
     return unpack(pack(tensors, dtype), trainer.shared_shapes, dtype)
+
+
+def training_terms(folder: Path) -> dict[str, dict[str, Curve]]:
+    """Return the terms of every site's log of rounds below a folder; a site is named by its folder."""
+    from client.round_log import FILE_NAME, read_rounds
+
+    terms: dict[str, dict[str, Curve]] = {}
+    for log in sorted(folder.rglob(FILE_NAME)):
+        states = (
+            log.parent.parent
+        )  # <site>/state/<digest>/ of a federation, states/<site>/<digest>/ of the others
+        site = states.parent.name if states.name == "state" else states.name
+        for entry in read_rounds(log.parent):
+            for name, value in entry.terms.items():
+                terms.setdefault(name, {}).setdefault(site, []).append((entry.round, value))
+    return terms
 
 
 def round_curves(result: StudyResult) -> dict[str, Curve]:

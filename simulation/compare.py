@@ -18,8 +18,9 @@ from simulation.arms import Arm, parse_arms
 from simulation.laboratory_data import describe_sites
 from simulation.run import Resources
 from simulation.tasks import PREDICTIONS, Task, data_digest, run_tasks
+from simulation.training_log import last_terms, term_rows
 
-CSV, MARKDOWN, REPORT = "results.csv", "tables.md", "report.html"
+CSV, TERMS, MARKDOWN, REPORT = "results.csv", "terms.csv", "tables.md", "report.html"
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,7 @@ class Laboratory:
 
 
 def compare(laboratory: Laboratory, arm_names: Sequence[str], *, cross_site: bool = True) -> Path:
-    """Run arms x seeds and write `results.csv`, `predictions.parquet`, `tables.md` and `report.html`.
+    """Run arms x seeds; write `results.csv`, `terms.csv`, `predictions.parquet`, `tables.md` and `report.html`.
 
     Args:
         laboratory: Study, sites, seeds.
@@ -104,7 +105,7 @@ def write_laboratory(
     Args:
         laboratory: Where and of what.
         runs: All of them.
-        out: Folder of the four files.
+        out: Folder of the files.
         order: Arms in the order of the tables.
         question: What the experiment asks.
         judged: The arm the answer is about; "" leaves it to the report.
@@ -116,6 +117,7 @@ def write_laboratory(
     records = sorted(
         (record for run in runs for record in run.predictions), key=lambda record: place.get(record.arm, 0)
     )
+    terms = term_rows(runs)
     data = describe_sites(laboratory.study, laboratory.sites)
     contents = LaboratoryContents(
         title=laboratory.study.name,
@@ -127,6 +129,7 @@ def write_laboratory(
         centre_rule=data.centre_rule,
         phantom=data.phantom,
         curves=_curves(runs),
+        training=last_terms(terms),
         settings=laboratory.study.model_dump(mode="json"),
         digest=laboratory.study.digest(),
         sample_images=data.sample_images,
@@ -134,6 +137,7 @@ def write_laboratory(
         main_arm=judged,
     )
     _write(out, records, contents)
+    terms.to_csv(out / TERMS, index=False, lineterminator="\n")
     return build_laboratory_report(contents, out / REPORT)
 
 

@@ -54,7 +54,7 @@ def compare(
     ray_address: RayOption = None,
     output: FormatOption = Format.TEXT,
 ) -> None:
-    """Run arms x seeds of one study; writes results.csv, tables.md and report.html. Call it again to go on.
+    """Run arms x seeds of one study; writes results.csv, terms.csv, tables.md and report.html. Call it again to go on.
 
     Example: semc-sim compare phantom_lab --arms local,pooled,fedavg,silo --seeds 0,1,2 --out runs/compare
     """
@@ -158,13 +158,14 @@ def _whole_numbers(text: str, option: str) -> list[int]:
 
 def _tell(report: Path, output: Format) -> None:
     """Print the tables, or where the files are."""
-    from simulation.compare import CSV, MARKDOWN
+    from simulation.compare import CSV, MARKDOWN, TERMS
     from simulation.tasks import PREDICTIONS
 
     if output is Format.JSON:
         files = {
             "report": report,
             "csv": report.with_name(CSV),
+            "terms": report.with_name(TERMS),
             "tables": report.with_name(MARKDOWN),
             "predictions": report.with_name(PREDICTIONS),
         }

@@ -28,7 +28,7 @@ from rich.progress import (
 
 from semc.config import StudyConfig
 from semc.reporting.predictions import read_predictions, write_predictions
-from simulation.arm_run import ArmRun, Curve
+from simulation.arm_run import ArmRun
 
 PREDICTIONS = "predictions.parquet"
 _FINISHED = "finished.json"
@@ -43,6 +43,7 @@ class _Finished(BaseModel):
     digest: str
     seconds: float
     curves: dict[str, list[tuple[int, float]]] = {}
+    terms: dict[str, dict[str, list[tuple[int, float]]]] = {}
 
 
 @dataclass(frozen=True)
@@ -77,13 +78,12 @@ class Task:
         if found.digest != self.digest:
             return None
         predictions, _ = read_predictions(self.folder / PREDICTIONS)
-        curves: dict[str, Curve] = {site: list(curve) for site, curve in found.curves.items()}
-        return ArmRun(predictions, curves, found.seconds)
+        return ArmRun(predictions, found.curves, found.seconds, found.terms)
 
     def record(self, run: ArmRun) -> None:
         """Write what training left; the task is finished afterwards."""
         write_predictions(self.folder / PREDICTIONS, run.predictions, self.study.data.classes)
-        content = _Finished(digest=self.digest, seconds=run.seconds, curves=run.curves)
+        content = _Finished(digest=self.digest, seconds=run.seconds, curves=run.curves, terms=run.terms)
         part = self.folder / f".{_FINISHED}.part"
         part.write_text(content.model_dump_json(indent=1), encoding="utf-8")
         part.replace(self.folder / _FINISHED)

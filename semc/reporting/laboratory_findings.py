@@ -25,6 +25,7 @@ from semc.reporting.laboratory_tables import (
     plane_sites_table,
     planes_table,
     sites_table,
+    training_table,
 )
 from semc.reporting.laboratory_verdict import judge_arms, judge_left_out
 from semc.reporting.predictions import Predictions
@@ -74,6 +75,8 @@ class LaboratoryContents:
     phantom: bool = False
     """Whether the images are of a phantom, physical or drawn."""
     curves: Curves = field(default_factory=dict)
+    training: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    """Arm to the parts of its objective in the last round of training, mean over sites and seeds."""
     settings: Mapping[str, Any] = field(default_factory=dict)
     digest: str = ""
     sample_images: Mapping[str, Sequence[str]] = field(default_factory=dict)
@@ -118,6 +121,8 @@ class Findings:
     cross_site: tuple[CrossSiteMatrix, ...]
     away: TextTable | None
     """None where no model was scored at another site."""
+    training: TextTable | None
+    """None where nothing was logged."""
 
     @property
     def parts(self) -> tuple[Part, ...]:
@@ -130,7 +135,9 @@ class Findings:
         planes = [table for part in self.parts for table in part.planes]
         crossed = map(cross_site_table, self.cross_site)
         away = [self.away] if self.away is not None else []
-        return [self.data, *scores, *away, *crossed, *planes, *(part.calibration for part in self.parts)]
+        training = [self.training] if self.training is not None else []
+        calibration = [part.calibration for part in self.parts]
+        return [self.data, *scores, *away, *crossed, *planes, *calibration, *training]
 
 
 def find(contents: LaboratoryContents) -> Findings:
@@ -146,6 +153,7 @@ def find(contents: LaboratoryContents) -> Findings:
         left_out=_left_out(contents),
         cross_site=tuple(cross_site_matrices(contents.predictions)),
         away=away_table(travelled) if travelled else None,
+        training=training_table(contents.training) if contents.training else None,
     )
 
 

@@ -45,6 +45,13 @@ def test_compare_then_leave_one_centre_out(hospitals: Path, study: StudyConfig, 
     assert len(table) == len(records)
     assert table["macro_f1"].between(0, 1).all()
     assert "silo" in Path(files["tables"]).read_text(encoding="utf-8")
+    terms = pd.read_csv(files["terms"])
+    assert {"alpha", "moe"} <= set(terms["term"])
+    rounds = set(range(1, study.federation.rounds + 1))
+    for arm, sites in (("local", set(names)), ("silo", set(names)), ("pooled", {"pooled"})):
+        own = terms[terms["arm"] == arm]
+        assert set(own["site"]) == sites
+        assert set(own["round"]) == rounds
 
     # The same call again reads everything back: the same bytes, without training.
     before = {name: Path(path).read_bytes() for name, path in files.items() if name != "report"}

@@ -47,6 +47,7 @@ def _contents(**changes) -> LaboratoryContents:
         centre_kind="device",
         centre_rule="machine and operator",
         curves={arm: {site: [(1, 0.3), (2, 0.5)] for site in SITES} for arm in ("fedavg", "silo")},
+        training={"local": {"moe": 0.9}, "silo": {"moe": 0.7, "alpha": 0.625}},
         settings={"training": {"learning_rate": 0.01, "gradient_clip": None}},
         digest="d" * 64,
         notes=("Two centres were too small.",),
@@ -294,7 +295,8 @@ def test_the_same_contents_give_the_same_bytes():
 
 @pytest.mark.parametrize("predictions", [[], compared(), left_out(), crossed(), [made(0.7)]])
 def test_any_part_may_be_missing(predictions):
-    contents = _contents(predictions=predictions, site_counts={}, curves={}, settings={}, digest="", notes=())
+    empty = {"site_counts": {}, "curves": {}, "training": {}, "settings": {}, "digest": "", "notes": ()}
+    contents = _contents(predictions=predictions, **empty)
     words = _words(contents)
     assert ("Not known." in words) == (len(predictions) in (0, 1) or predictions[0].protocol == "cross_site")
     assert "training images" not in words  # not told is not zero
@@ -305,12 +307,20 @@ def test_markdown_and_page_show_the_same_tables():
     contents = _contents()
     markdown, words = laboratory_markdown(contents), _words(contents)
     tables = find(contents).tables()
-    assert len(tables) == 12
+    assert len(tables) == 13
     for table in tables:
         assert table.markdown().rstrip() in markdown
         assert table.caption.split(" ")[0] in words
         for cell in (cell for row in table.rows for cell in row):
             assert cell.partition(" (")[0].replace("<", "&lt;") in words
+
+
+def test_training_terms_stand_side_by_side_and_absent_ones_are_dashes():
+    table = find(_contents()).training
+    assert table is not None
+    assert table.columns == ("arm", "moe", "alpha")
+    assert table.rows == (("local", "0.900", ABSENT), ("silo", "0.700", "0.625"))
+    assert find(_contents(training={})).training is None
 
 
 def test_the_judged_arm_is_the_named_one_else_the_baseline_else_the_first_federated():
