@@ -43,6 +43,7 @@ _VARIATIONS: Final[Mapping[str, Mapping[str, Any]]] = {
     "ce": {"objective.cross_entropy": "plain"},
     "weighted-ce": {"objective.cross_entropy": "inverse_frequency"},
     "logit-adjustment": {"objective.cross_entropy": "logit_adjusted"},
+    "fedlc": {"objective.cross_entropy": "fedlc"},
     "weight-n": {"federation.weight": "n"},
     "weight-sqrt": {"federation.weight": "sqrt_n"},
     "weight-uniform": {"federation.weight": "uniform"},
@@ -91,6 +92,13 @@ class Arm:
     name: str
     kind: ArmKind
     settings: Mapping[str, Any]
+
+    def yardstick(self, kind: Literal["local", "pooled"]) -> Arm:
+        """Return the yardstick this arm is fairly measured by: the same loss and network, without the federation."""
+        kept = [
+            word for word in self.name.split("+") if word in _VARIATIONS and not word.startswith("weight-")
+        ]
+        return parse_arm("+".join([kind, *kept]))
 
     def study(self, base: StudyConfig, seed: int) -> StudyConfig:
         """Return the study this arm trains.

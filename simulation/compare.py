@@ -14,7 +14,7 @@ from semc.reporting.laboratory import LaboratoryContents, build_laboratory_repor
 from semc.reporting.predictions import Predictions, write_predictions
 from semc.reporting.tidy import tidy_csv
 from simulation.arm_run import ArmRun, run_arm
-from simulation.arms import Arm, parse_arms
+from simulation.arms import Arm, parse_arm, parse_arms
 from simulation.laboratory_data import describe_sites
 from simulation.run import Resources
 from simulation.tasks import PREDICTIONS, Task, data_digest, run_tasks
@@ -80,6 +80,7 @@ def arm_tasks(laboratory: Laboratory, arms: Sequence[Arm], *, cross_site: bool) 
             study=(study := arm.study(laboratory.study, seed)),
             data_digest=digest,
             train=partial(_train, arm, study, laboratory.sites, laboratory.resources, cross_site),
+            scored="at every site" if cross_site else "at home",
         )
         for seed in laboratory.seeds
         for arm in arms
@@ -99,6 +100,7 @@ def write_laboratory(
     order: Sequence[str],
     question: str,
     judged: str,
+    notes: Sequence[str] = (),
 ) -> Path:
     """Write the record, the tables and the report of finished runs.
 
@@ -109,6 +111,7 @@ def write_laboratory(
         order: Arms in the order of the tables.
         question: What the experiment asks.
         judged: The arm the answer is about; "" leaves it to the report.
+        notes: What to know before believing a figure, beside what is known of the images.
 
     Returns:
         The report.
@@ -133,12 +136,21 @@ def write_laboratory(
         settings=laboratory.study.model_dump(mode="json"),
         digest=laboratory.study.digest(),
         sample_images=data.sample_images,
-        notes=data.notes,
+        notes=(*notes, *data.notes),
         main_arm=judged,
+        **_yardsticks(judged, order),
     )
     _write(out, records, contents)
     terms.to_csv(out / TERMS, index=False, lineterminator="\n")
     return build_laboratory_report(contents, out / REPORT)
+
+
+def _yardsticks(judged: str, order: Sequence[str]) -> dict[str, str]:
+    """Return the local and pooled arm with the judged arm's own loss and network, where they were run."""
+    if not judged:
+        return {}
+    fair = {f"{kind}_arm": parse_arm(judged).yardstick(kind).name for kind in ("local", "pooled")}
+    return {field: name for field, name in fair.items() if name in order}
 
 
 def _write(out: Path, records: Sequence[Predictions], contents: LaboratoryContents) -> None:

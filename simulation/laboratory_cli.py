@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from semc.exit_codes import ExitCode, SemcError
 from simulation.options import (
     Format,
     FormatOption,
@@ -129,15 +130,23 @@ def _laboratory(
     from simulation.compare import Laboratory
     from simulation.make_sites import make_sites
     from simulation.run import Resources
-    from simulation.sites_summary import COUNTS_FILE
     from simulation.study_run import phantom_request
 
     loaded = study_of(study, override)
     if sites is None:
-        sites = out / "hospitals"
-        if not (sites / COUNTS_FILE).is_file():
+        sites, request = out / "hospitals", phantom_request(loaded)
+        wanted = request.model_dump_json(indent=1)
+        made_for = sites / "request.json"
+        if not made_for.is_file():
             shutil.rmtree(sites, ignore_errors=True)  # what an interrupted call left
-            make_sites(phantom_request(loaded), sites)
+            make_sites(request, sites)
+            made_for.write_text(wanted, encoding="utf-8")
+        elif made_for.read_text(encoding="utf-8") != wanted:
+            raise SemcError(
+                ExitCode.USAGE,
+                "The output folder's phantom hospitals were made for another study.",
+                "give another --out, or --sites",
+            )
     return Laboratory(
         study=loaded,
         sites=sites.resolve(),

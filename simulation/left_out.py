@@ -26,7 +26,8 @@ if TYPE_CHECKING:
 PASSES: Final = 3
 LABELLED_FRACTION: Final = 0.1
 FINE_TUNE_ROUNDS: Final = 3
-"""Fine-tuning takes this many rounds' local steps, on the classifiers only."""
+"""Fine-tuning takes this many rounds' local steps, on the classifiers only, after statistics of all its images."""
+ALL_IMAGES: Final = "bn_all"
 
 
 def leave_out(
@@ -45,7 +46,7 @@ def leave_out(
         arm: Name of the arm.
         study: The arm's study without the centre.
         centre: The left-out site.
-        images: Numbers of unlabelled images for the statistics; numbers the centre cannot give are left out.
+        images: Numbers of unlabelled images for the statistics, fewer than the centre has; all of them come last.
         sites: Folder made by `semc-sim sites`.
         folder: New folder for what training writes.
         resources: What one virtual site may use.
@@ -81,12 +82,12 @@ def _meet(
 
     score("none")
     shares_statistics = study.federation.bn == "average"
-    for count in (count for count in sorted(counts) if count <= len(data.train)):
+    for count in (*sorted(counts), len(data.train)):
         set_statistics(network, prior)
         chosen = spread_over_patients(data.train, count, derive_seed(study.seed, centre, "unlabelled"))
         passes = [adaptation_batches(chosen, images, seed=number) for number in range(PASSES)]
         adapt_statistics(network, passes, device, prior=prior if shares_statistics else None)
-        score(f"bn_{count}")
+        score(f"bn_{count}" if count < len(data.train) else ALL_IMAGES)
     _fine_tune(network, study, data, centre, images)
     score("fine_tune_10")
     return records
@@ -160,7 +161,7 @@ def _fine_tune(
     steps = FINE_TUNE_ROUNDS * (training.local_steps or epochs * steps_per_epoch(len(rows), size))
     statistics = dict(statistics_of(network))
     for name, parameter in network.named_parameters():
-        parameter.requires_grad_(name.startswith("classifiers."))
+        parameter.requires_grad_(name.startswith("classifier"))  # SEMC's classifiers, a plain ResNet's one
     seed_everything(seed)
     short = training.model_copy(update={"batch_size": size})
     tuned = study.model_copy(update={"training": short})

@@ -1,9 +1,10 @@
 """`semc-sim loco`: leave-one-centre-out. What does a federation offer a hospital that took no part in it?
 
 Each centre is left out in turn. The federation of the others meets it (a) as it is, with the mean of the training
-sites' batch-norm statistics, (b) with statistics re-estimated from n unlabelled images of the centre, as
-`semc-client adopt` does, (c) after a short fine-tuning of the classifiers on a tenth of its labelled patients. Beside
-them stand (d) the centre alone with all its labels and (e) all centres' images in one place.
+sites' batch-norm statistics, (b) with statistics re-estimated as `semc-client adopt` does, from n unlabelled images for
+every n that all left-out centres can give and from all images of each (`bn_all`), (c) after that and a short
+fine-tuning of the classifiers on a tenth of its labelled patients. Beside them stand (d) the centre alone with all its
+labels and (e) all centres' images in one place, both with the arm's own loss and network.
 
 Arms that share their statistics blend (b) with the federation's (N0 = 32 images); where statistics never travel there
 is nothing to blend with, and the mean of (a) exists in a simulation only.
@@ -22,6 +23,7 @@ from semc.reporting.predictions import Predictions
 from simulation.arm_run import ArmRun
 from simulation.arms import Arm, parse_arm
 from simulation.compare import Laboratory, arm_tasks, write_laboratory
+from simulation.laboratory_data import describe_sites
 from simulation.left_out import leave_out
 from simulation.tasks import Task, data_digest, run_tasks
 
@@ -62,19 +64,59 @@ def loco(
             raise SemcError(
                 ExitCode.USAGE, f"There is no site '{centre}'.", f"--centres any of {','.join(names)}"
             )
-    tasks = [
-        _task(laboratory, arm, centre, seed, tuple(images))
-        for seed in laboratory.seeds
-        for centre in centres or names
-    ]
-    yardsticks = arm_tasks(laboratory, [parse_arm("local"), parse_arm("pooled")], cross_site=True)
+    if arm.study(laboratory.study, 0).federation.bn == "fedbn":
+        raise SemcError(
+            ExitCode.USAGE,
+            "Under fedbn gamma and beta stay at the sites, so a new centre has none.",
+            "--arm silo, or another that shares them",
+        )
+    chosen = tuple(centres or names)
+    usable, note = _common_numbers(laboratory, chosen, images)
+    if note:
+        laboratory.console.print(note, highlight=False)
+    tasks = [_task(laboratory, arm, centre, seed, usable) for seed in laboratory.seeds for centre in chosen]
+    yardsticks = arm_tasks(laboratory, [arm.yardstick("local"), arm.yardstick("pooled")], cross_site=True)
     runs = run_tasks([*yardsticks, *tasks], laboratory.console, keep_models=laboratory.keep_models)
-    chosen = set(centres or names)
-    records = [_as_condition(run, chosen) for run in runs[: len(yardsticks)]] + runs[len(yardsticks) :]
+    records = [_as_condition(run, set(chosen)) for run in runs[: len(yardsticks)]] + runs[len(yardsticks) :]
     question = f"What does the federation ({arm.name}) offer a centre that took no part in it?"
     return write_laboratory(
-        laboratory, records, laboratory.out / "loco" / arm.name, [arm.name], question, arm.name
+        laboratory,
+        records,
+        laboratory.out / "loco" / arm.name,
+        [arm.name],
+        question,
+        arm.name,
+        (note,) if note else (),
     )
+
+
+def _common_numbers(
+    laboratory: Laboratory, centres: Sequence[str], wanted: Sequence[int]
+) -> tuple[tuple[int, ...], str]:
+    """Return the numbers of images that every left-out centre has more than, and a word on the others.
+
+    A mean over centres is only worth comparing where it is over the same ones.
+
+    Raises:
+        SemcError: USAGE where a centre has no test image.
+    """
+    counts = describe_sites(laboratory.study, laboratory.sites).counts
+    for centre in centres:
+        if counts[centre].num_test_images == 0:
+            raise SemcError(
+                ExitCode.USAGE,
+                f"Site '{centre}' has no test image to be scored on.",
+                "leave it out with --centres, or make sites with a test fraction",
+            )
+    fewest = min(centres, key=lambda centre: counts[centre].num_train_images)
+    limit = counts[fewest].num_train_images
+    dropped = sorted(number for number in wanted if number >= limit)
+    note = (
+        f"No statistics from {' or '.join(map(str, dropped))} images: {fewest} has {limit} for training."
+        if dropped
+        else ""
+    )
+    return tuple(sorted(number for number in wanted if number < limit)), note
 
 
 def _task(laboratory: Laboratory, arm: Arm, centre: str, seed: int, images: tuple[int, ...]) -> Task:
@@ -102,7 +144,7 @@ def without(study: StudyConfig, centre: str) -> StudyConfig:
 def _as_condition(run: ArmRun, centres: set[str]) -> ArmRun:
     """Return a yardstick's answers as conditions of left-out centres."""
     records: list[Predictions] = [
-        replace(record, protocol="loco", condition=record.arm)
+        replace(record, protocol="loco", condition=record.arm.split("+", maxsplit=1)[0])
         for record in run.predictions
         if record.protocol == "per_site" and record.test_site in centres
     ]

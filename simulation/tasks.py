@@ -26,6 +26,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+import semc
 from semc.config import StudyConfig
 from semc.reporting.predictions import read_predictions, write_predictions
 from simulation.arm_run import ArmRun
@@ -56,6 +57,7 @@ class Task:
         study: The study trained, for its digest and classes.
         data_digest: Of the sites; other images are another task.
         train: Trains into the folder it is given and returns the answers; picklable.
+        scored: What is scored besides, where that is a choice.
     """
 
     name: str
@@ -63,11 +65,13 @@ class Task:
     study: StudyConfig
     data_digest: str
     train: Callable[[Path], ArmRun]
+    scored: str = ""
 
     @property
     def digest(self) -> str:
         """Return what the task's result depends on."""
-        return hashlib.sha256(f"{self.name}\n{self.study.digest()}\n{self.data_digest}".encode()).hexdigest()
+        parts = (self.name, self.study.digest(), self.data_digest, self.scored, semc.__version__)
+        return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
     def finished(self) -> ArmRun | None:
         """Return what an earlier run left, or None where the task is still to be done."""
@@ -109,6 +113,7 @@ def run_tasks(tasks: Sequence[Task], console: Console, *, keep_models: bool = Fa
     Raises:
         SemcError: What a task refuses; finished ones are kept for the next call.
     """
+    found = [task.finished() for task in tasks]
     results: list[ArmRun] = []
     columns = (
         TextColumn("{task.description}"),
@@ -119,15 +124,15 @@ def run_tasks(tasks: Sequence[Task], console: Console, *, keep_models: bool = Fa
         TimeRemainingColumn(elapsed_when_finished=False),
     )
     with Progress(*columns, console=console, speed_estimate_period=36_000) as progress:
-        bar = progress.add_task("", total=len(tasks))
-        for task in tasks:
-            progress.update(bar, description=task.name)
-            run = task.finished()
+        # what was read back would make the estimate of the time left too short
+        bar = progress.add_task("", total=found.count(None))
+        for task, run in zip(tasks, found, strict=True):
             if run is None:
-                run = _train(task, keep_models=keep_models)
+                progress.update(bar, description=task.name)
+                run = _train(task, keep_models=keep_models)  # noqa: PLW2901 - the missing one
                 progress.console.print(f"{task.name}: {run.seconds:.0f} s", highlight=False)
+                progress.advance(bar)
             results.append(run)
-            progress.advance(bar)
     return results
 
 

@@ -24,7 +24,7 @@ from semc.objectives.memory_queue import MemoryQueue
 from semc.objectives.objective import ImagesOf
 
 PROBED_IMAGES: Final = 32
-"""Newest images on which drift is measured where the keys stay as they are."""
+"""Images, of all ages alike, on which drift is measured where the keys stay as they are."""
 _SMALLEST_BATCH: Final = 2
 
 
@@ -74,12 +74,13 @@ def refresh_keys(
 def key_drift(
     queue: MemoryQueue, network: nn.Module, images_of: ImagesOf, keys_per_image: int
 ) -> float | None:
-    """Return the mean cosine between the newest keys and what the network makes of their images now.
+    """Return the mean cosine between keys of all ages and what the network makes of their images now.
 
     Nothing is changed; arguments as in :func:`refresh_keys`. None where there is no key.
     """
     every = len(queue) * keys_per_image
-    stored = _newest_images(queue, every, keys_per_image)[:PROBED_IMAGES]
+    newest_first = _newest_images(queue, every, keys_per_image)
+    stored = newest_first[:: max(1, -(-len(newest_first) // PROBED_IMAGES))]
     return _mean_cosine(queue, stored, _encoded(network, images_of, stored))
 
 

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from semc.reporting.bootstrap import PatientBootstrap
+from semc.reporting.bootstrap import Metric, PatientBootstrap
 from semc.reporting.calibration import NUM_BINS, mean_ece
 from semc.reporting.comparison import MIN_RANKED_IMAGES
 from semc.reporting.cross_site import AWAY, HOME, CrossSiteMatrix
@@ -34,6 +34,14 @@ _INTERVAL: Final = (
     "In brackets: 95 % interval over patients. "
     f"{UP} and {DOWN} mark a difference whose interval leaves out zero."
 )
+
+
+MAJORITY: Final = "always the commonest class"
+_IN_WORDS: Final[Mapping[Metric, str]] = {
+    "macro_f1": "macro-F1",
+    "balanced_accuracy": "balanced accuracy",
+    "accuracy": "accuracy",
+}
 
 
 @dataclass(frozen=True)
@@ -127,23 +135,28 @@ def arms_table(arms: PatientBootstrap, local: str, pooled: str, baseline: str) -
     )
 
 
-def sites_table(groups: PatientBootstrap, what: str) -> TextTable:
-    """Return every group's macro-F1 at every site.
+def sites_table(
+    groups: PatientBootstrap, what: str, majority: Mapping[str, float] | None = None
+) -> TextTable:
+    """Return every group's score at every site.
 
     Args:
         groups: Arms or conditions.
         what: Which of the two, for the heading.
+        majority: Site to what always answering the commonest class would score; None for no such row.
     """
     sites = groups.all_sites
     columns = [
         f"{site} (n = {groups.num_images(site)}, {groups.num_patients(site)} patients)" for site in sites
     ]
     return TextTable(
-        title=f"Every {what} at every centre",
-        caption=f"Macro-F1, mean over seeds. {_INTERVAL} No bracket: too few patients. {ABSENT} = not scored.",
+        title=f"Every {what} at every centre{'' if groups.metric == 'macro_f1' else ': ' + _IN_WORDS[groups.metric]}",
+        caption=f"{_IN_WORDS[groups.metric].capitalize()}, mean over seeds. {_INTERVAL} No bracket: too few patients. "
+        f"{ABSENT} = not scored.",
         columns=(what, *columns),
-        rows=tuple(
-            (name, *(format_estimate(groups.site(name, site)) for site in sites)) for name in groups.names
+        rows=(
+            *((name, *(format_estimate(groups.site(name, site)) for site in sites)) for name in groups.names),
+            *([(MAJORITY, *(format_score(majority.get(site)) for site in sites))] if majority else []),
         ),
     )
 
@@ -183,7 +196,11 @@ def left_out_table(conditions: PatientBootstrap) -> TextTable:
 
 def planes_table(groups: Groups, classes: Sequence[str], what: str) -> TextTable:
     """Return the recall of every plane over all sites, group by group."""
-    recalls = {name: plane_recalls(records, classes) for name, records in groups.items()}
+    shared = _everywhere(groups)
+    recalls = {
+        name: plane_recalls([record for record in records if record.test_site in shared], classes)
+        for name, records in groups.items()
+    }
     support = [max(rows[k].num_images for rows in recalls.values()) for k in range(len(classes))]
     return TextTable(
         title=f"Recall of every plane, {what} by {what}",
@@ -222,16 +239,19 @@ def plane_sites_table(name: str, records: Sequence[Predictions], classes: Sequen
 def calibration_table(groups: Groups, what: str) -> TextTable:
     """Return the calibration error of every group at every site."""
     sites = tuple(dict.fromkeys(record.test_site for records in groups.values() for record in records))
+    shared = _everywhere(groups)
     rows = []
     for name, records in groups.items():
         by_site = {site: [record for record in records if record.test_site == site] for site in sites}
         errors = {site: mean_ece(found) if found else None for site, found in by_site.items()}
-        known = [error for error in errors.values() if error is not None]
-        rows.append((name, *map(format_score, errors.values()), format_score(sum(known) / len(known))))
+        known = [error for site, error in errors.items() if error is not None and site in shared]
+        mean = sum(known) / len(known) if known else None
+        rows.append((name, *map(format_score, errors.values()), format_score(mean)))
     return TextTable(
         title=f"Calibration error, {what} by {what}",
         caption=f"Expected calibration error of the called class, {NUM_BINS} equal bins, mean over seeds (Guo et al., "
-        "ICML 2017): how far, on average, the stated probability is from the share that is right. 0 is best.",
+        "ICML 2017): how far, on average, the stated probability is from the share that is right. 0 is best; with few "
+        "images most of it is chance, and upwards. Mean: over the centres that every row has.",
         columns=(what, *sites, "mean"),
         rows=tuple(rows),
     )
@@ -293,6 +313,11 @@ def _against(arms: PatientBootstrap, name: str, other: str) -> str:
         if other not in arms.names or other == name
         else format_paired(arms.paired_difference(name, other))
     )
+
+
+def _everywhere(groups: Groups) -> set[str]:
+    """Return the test sites that every group was scored at."""
+    return set.intersection(*({record.test_site for record in records} for records in groups.values()))
 
 
 def _recall(row: PlaneRecall) -> str:

@@ -69,12 +69,13 @@ def judge_left_out(conditions: PatientBootstrap, main_arm: str) -> Verdict:
     if mean is None:
         return Verdict("unknown", "No unadapted model was scored at every left-out centre.", "")
     parts = [
-        f"At a centre that took no part in training, the model as it is reaches a mean macro-F1 of "
+        "At a centre that took no part in training, the model with the training centres' mean statistics reaches a "
+        "mean macro-F1 of "
         f"{_in_words(mean)} over {len(conditions.sites)} left-out centres."
     ]
     adapted = [name for name in names if name not in (unadapted, local) and _is_adaptation(name, end)]
     changes = [
-        f"{name} changes the model as it is by {_signed(change.estimate)}{_told_apart(change)}."
+        f"{name} changes that by {_signed(change.estimate)}{_told_apart(change)}."
         for name in adapted
         if (change := conditions.paired_difference(name, unadapted)) is not None
     ]

@@ -67,6 +67,7 @@ def test_compare_then_leave_one_centre_out(hospitals: Path, study: StudyConfig, 
     assert (out / "arms" / "local" / "seed-0" / "finished.json").stat().st_mtime_ns == stamp
     records, _ = read_predictions(Path(files["predictions"]))
     conditions = {r.condition for r in records}
-    assert conditions == {"local", "pooled", "none", "bn_4", "bn_8", "fine_tune_10"}
+    assert conditions == {"local", "pooled", "none", "bn_4", "bn_8", "bn_all", "fine_tune_10"}
+    assert "No statistics from 9999 images" in Path(files["report"]).read_text(encoding="utf-8")
     assert {r.test_site for r in records} == {"west"}
     assert {r.protocol for r in records} == {"loco"}

@@ -86,6 +86,13 @@ def test_pooled_sees_as_many_images_as_all_sites_together() -> None:
     assert pooled_study(epochs).training.local_epochs == 2
 
 
+def test_an_arm_is_measured_by_yardsticks_with_its_own_loss_and_network() -> None:
+    arm = parse_arm("fedprox+silo+logit-adjustment+no-ace+weight-uniform")
+    assert arm.yardstick("local").name == "local+logit-adjustment+no-ace"
+    assert arm.yardstick("pooled").name == "pooled+logit-adjustment+no-ace"
+    assert parse_arm("silo").yardstick("local").name == "local"
+
+
 @pytest.mark.parametrize("options", [["--seeds", "0,a"], ["--seeds", "0,-1"]])
 def test_seeds_that_are_no_numbers_are_a_usage_error(options: list[str], tmp_path: Path) -> None:
     done = CliRunner().invoke(app, ["compare", "phantom_smoke", "--out", str(tmp_path / "out"), *options])

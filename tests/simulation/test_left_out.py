@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import torch
+import yaml
 
-from semc.config import load_study
-from semc.datasets import ManifestRow
+from semc.config import StudyConfig, load_site, load_study, parse_study
+from semc.datasets import ManifestRow, SiteImages, build_site_data
 from semc.exit_codes import ExitCode, SemcError
+from semc.models import build_model
 from semc.training import NormStatistics
 from simulation.compare import Laboratory
-from simulation.left_out import LABELLED_FRACTION, labelled_tenth, mean_statistics
-from simulation.loco import loco, without
+from simulation.left_out import LABELLED_FRACTION, _fine_tune, labelled_tenth, mean_statistics
+from simulation.loco import _common_numbers, loco, without
+from simulation.make_sites import read_site_counts
 
 STUDY = load_study("phantom_smoke")
 
@@ -75,6 +80,7 @@ def test_the_left_out_centre_is_no_member() -> None:
         (("north", "south", "west"), "local", ()),
         (("north", "south", "west"), "fedavg", ("east",)),
         (("north", "south"), "fedavg", ()),
+        (("north", "south", "west"), "fedbn", ()),
     ],
 )
 def test_what_cannot_be_left_out_is_refused_before_anything_runs(
@@ -85,3 +91,50 @@ def test_what_cannot_be_left_out_is_refused_before_anything_runs(
         loco(Laboratory(study, tmp_path, tmp_path / "out", [0]), arm, centres=centres)
     assert caught.value.code is ExitCode.USAGE
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("name", ["semc", "classification"])
+def test_fine_tuning_changes_the_classifiers_and_nothing_else(
+    name: str, hospitals: Path, study: StudyConfig
+) -> None:
+    study = parse_study(study.to_yaml(), {"objective.name": name})
+    site = load_site(hospitals / "north" / "site.yaml")
+    data = build_site_data(site.data, study.data, study.training.batch_size)
+    network = build_model(study)
+    before = {key: tensor.clone() for key, tensor in network.state_dict().items()}
+    _fine_tune(network, study, data, "north", SiteImages(study.data, site.data))
+    changed = {
+        key
+        for key, tensor in network.state_dict().items()
+        if not torch.equal(tensor, before[key]) and not key.endswith("num_batches_tracked")
+    }
+    assert changed
+    assert all(key.startswith("classifier") for key in changed)
+
+
+def test_numbers_that_some_centre_cannot_give_are_named_and_left_out(
+    hospitals: Path, study: StudyConfig, tmp_path: Path
+) -> None:
+    laboratory = Laboratory(study, hospitals, tmp_path, [0])
+    counts = read_site_counts(hospitals)
+    names = study.federation.sites
+    fewest = min(counts[name].num_train_images for name in names)
+    numbers, note = _common_numbers(laboratory, names, (fewest, 2, 9999))
+    assert numbers == (2,)
+    assert f"{fewest} or 9999 images" in note
+    assert _common_numbers(laboratory, names, (2,)) == ((2,), "")
+
+
+def test_a_centre_without_test_images_is_refused(hospitals: Path, study: StudyConfig, tmp_path: Path) -> None:
+    sites = tmp_path / "hospitals"
+    shutil.copytree(hospitals, sites)
+    manifest = sites / "south" / "manifest.csv"
+    table = pd.read_csv(manifest, dtype=str)
+    table["split"] = table["split"].replace("test", "train")
+    table.to_csv(manifest, index=False)
+    content = yaml.safe_load((sites / "south" / "site.yaml").read_text())
+    content["data"]["split"]["test_fraction"] = 0.0
+    (sites / "south" / "site.yaml").write_text(yaml.safe_dump(content))
+    with pytest.raises(SemcError, match="'south' has no test image") as caught:
+        loco(Laboratory(study, sites, tmp_path / "out", [0]), "silo")
+    assert caught.value.code is ExitCode.USAGE

@@ -61,6 +61,9 @@ def test_other_data_or_settings_are_another_task(tmp_path: Path, quiet: Console)
     run_tasks([Task("a", tmp_path / "a", STUDY, "other images", train)], quiet)
     run_tasks([Task("a", tmp_path / "a", STUDY.model_copy(update={"seed": 5}), "other images", train)], quiet)
     assert _times(tmp_path, "a") == 3
+    other = STUDY.model_copy(update={"seed": 5})
+    run_tasks([Task("a", tmp_path / "a", other, "other images", train, "at every site")], quiet)
+    assert _times(tmp_path, "a") == 4
 
 
 def test_what_an_interruption_left_starts_anew(tmp_path: Path, quiet: Console) -> None:

@@ -253,7 +253,8 @@ def test_a_probe_looks_at_few_images() -> None:
         return images_of
 
     key_drift(queue, network, counted(archive()), 1)
-    assert asked == list(range(149, 149 - PROBED_IMAGES, -1))
+    assert asked == list(range(149, -1, -5)), "all ages alike, newest first"
+    assert len(asked) <= PROBED_IMAGES
     asked.clear()
     refresh_keys(queue, network, counted(archive()), 1)
     assert asked == list(range(149, 49, -1))

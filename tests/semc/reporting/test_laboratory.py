@@ -4,11 +4,13 @@ import re
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 from plotly.offline import get_plotlyjs
 
 from semc.exit_codes import ExitCode, SemcError
 from semc.reporting.bootstrap import PatientBootstrap
+from semc.reporting.calibration import mean_ece
 from semc.reporting.cross_site import cross_site_matrices
 from semc.reporting.groups import arm_groups, condition_groups
 from semc.reporting.laboratory import (
@@ -20,6 +22,7 @@ from semc.reporting.laboratory import (
 )
 from semc.reporting.laboratory_findings import PHANTOM, find
 from semc.reporting.laboratory_tables import (
+    MAJORITY,
     arms_table,
     calibration_table,
     data_table,
@@ -151,7 +154,7 @@ def test_left_out_centres_are_judged_against_training_alone():
     assert "over 3 left-out centres" in verdict.sentence
     assert "leaves out zero: bn_64." in verdict.sentence
     details = " ".join(verdict.details)
-    assert "bn_64 changes the model as it is by +" in details
+    assert "bn_64 changes that by +" in details
     assert "pooled" not in details
     only_none = [record for record in left_out() if record.condition in ("none", "bn_16")]
     verdict = judge_left_out(PatientBootstrap(condition_groups(only_none)), "fedavg")
@@ -307,12 +310,41 @@ def test_markdown_and_page_show_the_same_tables():
     contents = _contents()
     markdown, words = laboratory_markdown(contents), _words(contents)
     tables = find(contents).tables()
-    assert len(tables) == 13
+    assert len(tables) == 14
     for table in tables:
         assert table.markdown().rstrip() in markdown
         assert table.caption.split(" ")[0] in words
         for cell in (cell for row in table.rows for cell in row):
             assert cell.partition(" (")[0].replace("<", "&lt;") in words
+
+
+def test_the_commonest_class_is_the_floor_and_balanced_accuracy_stands_beside_macro_f1():
+    scores = find(_contents()).arms.scores  # type: ignore[union-attr]
+    sites, balanced = scores[1], scores[2]
+    assert sites.rows[-1][0] == MAJORITY
+    labels = np.array(made(0.5, site="north").labels)
+    share = (labels == 0).mean()  # the counts name "head" the commonest
+    precision_and_recall = 2 * share / (share + 1)
+    assert float(_cell(sites, MAJORITY, sites.columns[1])) == pytest.approx(
+        precision_and_recall / 3, abs=5e-4
+    )
+    assert balanced.title.endswith("balanced accuracy")
+    assert balanced.rows[-1][0] != MAJORITY
+    without_counts = find(_contents(site_counts={})).arms
+    assert without_counts is not None
+    assert without_counts.scores[1].rows[-1][0] != MAJORITY
+
+
+def test_means_of_calibration_and_planes_are_over_centres_that_every_row_has():
+    partial = [r for r in compared() if not (r.arm == "silo" and r.test_site == "west")]
+    part = find(_contents(predictions=partial)).arms
+    assert part is not None
+    for name in ("local", "silo"):
+        own = [r for r in partial if r.arm == name and r.test_site != "west"]
+        errors = [mean_ece([r for r in own if r.test_site == site]) for site in ("north", "south")]
+        assert float(_cell(part.calibration, name, "mean")) == pytest.approx(sum(errors) / 2, abs=1e-3)
+    images = sum(int((np.array(made(0.5, site=site).labels) == 0).sum()) for site in ("north", "south"))
+    assert part.planes[0].rows[0][:2] == ("head", str(images))
 
 
 def test_training_terms_stand_side_by_side_and_absent_ones_are_dashes():
