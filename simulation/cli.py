@@ -83,7 +83,20 @@ def sites(
     ] = None,
     patients: Annotated[int, typer.Option(min=4, help="Phantom patients per hospital.")] = 40,
     frames: Annotated[int, typer.Option(min=1, help="Phantom frames per patient.")] = 4,
+    test_patients: Annotated[
+        int, typer.Option(min=1, help="Phantom patients per hospital for testing.")
+    ] = 20,
+    class_prior: Annotated[
+        float,
+        typer.Option(min=0, help="Phantom: concentration of each hospital's class shares; 0 = equal shares."),
+    ] = 4.0,
     image_size: Annotated[int, typer.Option(min=32, help="Phantom image side, pixels.")] = 128,
+    without: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="site=class: the site trains without this class, its test images stay; may be repeated."
+        ),
+    ] = None,
     severity: Annotated[
         float | None, typer.Option(min=0, max=1, help="How far the phantom scanners differ, 0 to 1.")
     ] = None,
@@ -124,6 +137,9 @@ def sites(
             alpha=alpha,
             classes_per_site=classes_per_site,
             patients_per_site=patients,
+            test_patients_per_site=test_patients,
+            class_prior=class_prior or None,
+            without=tuple(assignment(pair) for pair in without or ()),
             frames_per_patient=frames,
             image_size=image_size,
             severity=severity,

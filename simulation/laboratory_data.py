@@ -76,4 +76,5 @@ def _counts(study: StudyConfig, data: SiteData) -> SiteCounts:
         num_train_patients=None if data.ungrouped else len({row.group for row in data.train}),
         num_test_patients=None if data.ungrouped else len({row.group for row in data.test}),
         class_counts={name: labels[label] for label, name in enumerate(study.data.classes)},
+        train_class_counts=dict(zip(study.data.classes, data.class_counts, strict=True)),
     )

@@ -6,6 +6,8 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Literal
@@ -18,6 +20,7 @@ from semc.datasets.cohort_table import CohortOptions, ViewSource
 from semc.datasets.phantom import PLANES, PhantomConfig, write_phantom
 from semc.datasets.phantom.write import DESCRIPTION
 from semc.datasets.sample import SourceRow
+from semc.datasets.splits import split_rows
 from semc.exit_codes import ExitCode, SemcError
 from simulation.centres import centres_left_out, pooled, site_name, usable_centres, why_unusable
 from simulation.cohort import Cohort, read_cohort, read_tables
@@ -75,6 +78,8 @@ class SitesRequest(Section):
     """Phantom: how far the scanners differ; None = the phantom's default."""
     class_prior: float | None = Field(default=4.0, gt=0)
     """Phantom: Dirichlet concentration of the centres' class shares; null = equal shares."""
+    without: tuple[tuple[SiteName, str], ...] = ()
+    """(site, class) pairs: the site trains and validates without images of the class, its test images stay."""
     allow_ungrouped: bool = False
     """Accept images without a patient or stream key."""
     validation_fraction: float = Field(default=0.15, ge=0, lt=1)
@@ -131,6 +136,8 @@ def make_sites(request: SitesRequest, out: Path) -> dict[str, SiteCounts]:
             test_fraction=request.test_fraction,
             seed=request.seed,
         )
+        for site, name in request.without:
+            parts[site] = _never_trained_on(parts, site, name, cohort.classes, split)
         counts = _write_sites(out, cohort, parts, split)
         if phantom is not None:
             shutil.copyfile(Path(folder) / DESCRIPTION, out / DESCRIPTION)
@@ -208,6 +215,27 @@ def _parts(cohort: Cohort, request: SitesRequest) -> tuple[PartitionKind, dict[s
         if row.group in site_of:
             parts[site_of[row.group]].append(row)
     return kind, parts
+
+
+def _never_trained_on(
+    parts: dict[str, list[SourceRow]], site: str, name: str, classes: Sequence[str], split: SplitConfig
+) -> list[SourceRow]:
+    """Return a site's rows without its training and validation images of a class; the test images stay.
+
+    What a site cuts itself is cut here first, so that the test patients are those it would have had.
+    """
+    if site not in parts or name not in classes:
+        raise SemcError(
+            ExitCode.USAGE,
+            f"without: there is no site '{site}' with a class '{name}'.",
+            f"sites: {', '.join(sorted(parts))}; classes: {', '.join(classes)}",
+        )
+    placed = split_rows(parts[site], split, len(classes))
+    return [
+        replace(row, split=where.split)
+        for row, where in zip(parts[site], placed, strict=True)
+        if where.split == "test" or row.label != classes.index(name)
+    ]
 
 
 def _write_sites(

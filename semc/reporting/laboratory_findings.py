@@ -26,6 +26,7 @@ from semc.reporting.laboratory_tables import (
     planes_table,
     sites_table,
     training_table,
+    untrained_table,
 )
 from semc.reporting.laboratory_verdict import judge_arms, judge_left_out
 from semc.reporting.majority import majority_scores
@@ -183,6 +184,7 @@ def _arms(contents: LaboratoryContents) -> Part | None:
         return None
     local, pooled, main = contents.local_arm, contents.pooled_arm, contents.judged_arm()
     bootstrap = PatientBootstrap(groups)
+    untrained = untrained_table(groups, contents.site_counts, contents.classes)
     return Part(
         groups=groups,
         bootstrap=bootstrap,
@@ -194,6 +196,7 @@ def _arms(contents: LaboratoryContents) -> Part | None:
         ),
         planes=(
             planes_table(groups, contents.classes, "arm"),
+            *([untrained] if untrained is not None else []),
             *(
                 plane_sites_table(name, groups[name], contents.classes)
                 for name in (main, local)

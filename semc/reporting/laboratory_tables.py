@@ -7,7 +7,7 @@ model. All figures of a table come from the same draws of patients.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 from semc.reporting.bootstrap import Metric, PatientBootstrap
@@ -55,6 +55,8 @@ class SiteCounts:
     num_test_patients: int | None
     class_counts: Mapping[str, int]
     """Class name to images, all splits together."""
+    train_class_counts: Mapping[str, int] = field(default_factory=dict)
+    """Class name to training images; empty where not known."""
 
 
 def data_table(site_counts: Mapping[str, SiteCounts], classes: Sequence[str]) -> TextTable:
@@ -232,6 +234,36 @@ def plane_sites_table(name: str, records: Sequence[Predictions], classes: Sequen
         caption=f"Share found (Wilson's 95 % interval), test images n, rank among centres; no rank below "
         f"{MIN_RANKED_IMAGES} images, where any order is chance.",
         columns=("plane", *sites),
+        rows=tuple(rows),
+    )
+
+
+def untrained_table(
+    groups: Groups, site_counts: Mapping[str, SiteCounts], classes: Sequence[str]
+) -> TextTable | None:
+    """Return the recall, where a centre's own images hold a class it never trained on, arm by arm; None without any."""
+    missing = [
+        (site, k)
+        for site, counts in site_counts.items()
+        for k, name in enumerate(classes)
+        if counts.train_class_counts and not counts.train_class_counts.get(name, 0)
+    ]
+    rows = []
+    for site, k in missing:
+        found = {
+            name: plane_recalls([record for record in records if record.test_site == site], classes)[k]
+            for name, records in groups.items()
+        }
+        support = max(row.num_images for row in found.values())
+        if support:
+            rows.append((site, classes[k], str(support), *map(_recall, found.values())))
+    if not rows:
+        return None
+    return TextTable(
+        title="Classes a centre never trained on",
+        caption="Share of the centre's test images of the class that were found (Wilson's 95 % interval), mean over "
+        "seeds: what the other centres' images teach.",
+        columns=("centre", "class", "n", *groups),
         rows=tuple(rows),
     )
 

@@ -121,6 +121,23 @@ def test_sites_that_may_hold_keys_and_state_are_never_replaced(tmp_path: Path) -
     assert (tmp_path / name / "site.key").read_text() == "mine"
 
 
+def test_a_class_left_out_of_training_stays_in_the_test(tmp_path: Path) -> None:
+    by_centre = SMALL.model_copy(update={"partition": "by_centre"})
+    whole = make_sites(by_centre, tmp_path / "whole")
+    name = min(whole)
+    request = SitesRequest.model_validate({**by_centre.model_dump(), "without": [(name, "femur")]})
+    lacking = make_sites(request, tmp_path / "lacking")
+    assert whole[name].class_counts["femur"] > 0
+    assert lacking[name].class_counts["femur"] == 0
+    assert {k: v for k, v in lacking.items() if k != name} == {k: v for k, v in whole.items() if k != name}
+    tests = [read_sites(tmp_path / which, PLANES)[name].test for which in ("whole", "lacking")]
+    assert [row.path.name for row in tests[0]] == [row.path.name for row in tests[1]]
+    assert 2 in {row.label for row in tests[1]}
+    with pytest.raises(SemcError, match="no site 'nowhere'") as caught:
+        make_sites(request.model_copy(update={"without": (("nowhere", "femur"),)}), tmp_path / "other")
+    assert caught.value.code is ExitCode.USAGE
+
+
 @pytest.mark.parametrize(
     ("options", "told"),
     [

@@ -28,6 +28,7 @@ from semc.reporting.laboratory_tables import (
     data_table,
     left_out_table,
     plane_sites_table,
+    untrained_table,
 )
 from semc.reporting.laboratory_verdict import judge_arms, judge_left_out
 from semc.reporting.text_table import ABSENT, DOWN, TextTable
@@ -345,6 +346,29 @@ def test_means_of_calibration_and_planes_are_over_centres_that_every_row_has():
         assert float(_cell(part.calibration, name, "mean")) == pytest.approx(sum(errors) / 2, abs=1e-3)
     images = sum(int((np.array(made(0.5, site=site).labels) == 0).sum()) for site in ("north", "south"))
     assert part.planes[0].rows[0][:2] == ("head", str(images))
+
+
+def test_a_class_a_centre_never_trained_on_has_its_own_row():
+    counts = {
+        site: SiteCounts(
+            9, 9, None, None, {}, {"head": 3, "abdomen": 3, "femur": 0 if site == "south" else 3}
+        )
+        for site in SITES
+    }
+    groups = arm_groups(compared())
+    table = untrained_table(groups, counts, CLASSES)
+    assert table is not None
+    (row,) = table.rows
+    of_femur = np.array(made(0.5, site="south").labels) == 2
+    assert row[:3] == ("south", "femur", str(of_femur.sum()))
+    hits = [r.predicted_B[of_femur] == 2 for r in groups["silo"] if r.test_site == "south"]
+    assert _cell(table, "south", "silo").startswith(f"{np.mean(hits):.2f} (")
+    assert (
+        untrained_table(
+            groups, {site: replace(found, train_class_counts={}) for site, found in counts.items()}, CLASSES
+        )
+        is None
+    )
 
 
 def test_training_terms_stand_side_by_side_and_absent_ones_are_dashes():
