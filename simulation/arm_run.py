@@ -91,6 +91,9 @@ def run_arm(
     curves: dict[str, Curve] = {}
     if arm.kind == "federated":
         predictions, curves = _federated(arm, study, sites, folder, resources, cross_site)
+    elif arm.kind == "control":
+        with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+            predictions = pool.submit(_control, arm.name, study.to_yaml(), files, folder, cross_site).result()
     elif arm.kind == "local":
         predictions = _local(arm, study, files, folder, cross_site)
     else:
@@ -166,6 +169,23 @@ def _pooled(arm: Arm, study: StudyConfig, files: Mapping[str, Path], folder: Pat
             )
         ]
     )
+
+
+def _control(
+    name: str, study_text: str, files: Mapping[str, Path], folder: Path, cross_site: bool
+) -> list[Predictions]:
+    """Train a control and score every site's model, in this process."""
+    from simulation.bn_control import RULES, train_control
+    from simulation.scoring import ModelName, Scorer
+
+    study = parse_study(study_text)
+    scorer, records = Scorer(study, files), []
+    rule = RULES[name.split("+", maxsplit=1)[0]]
+    for site, (trainer, weights) in train_control(study, files, folder / _STATES, rule).items():
+        network = trainer.model_in_use(weights, study.federation.rounds)
+        asked = tuple(files) if cross_site else (site,)
+        records += scorer.score(network, ModelName(name, study.seed, site), asked)
+    return records
 
 
 def pooled_study(study: StudyConfig) -> StudyConfig:

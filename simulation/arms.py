@@ -13,8 +13,9 @@ from typing import Any, Final, Literal
 
 from semc.config import StudyConfig, parse_study
 from semc.exit_codes import ExitCode, SemcError
+from simulation.bn_control import RULES
 
-ArmKind = Literal["federated", "local", "pooled"]
+ArmKind = Literal["federated", "local", "pooled", "control"]
 
 _FEDERATIONS: Final[Mapping[str, Mapping[str, Any]]] = {
     "fedavg": {"federation.algorithm": "fedavg", "federation.bn": "average"},
@@ -76,7 +77,18 @@ _VARIATIONS: Final[Mapping[str, Mapping[str, Any]]] = {
 }
 """Loss, weighting, queue, ablations (the paper's Table 4) and the plain ResNet with the same backbone."""
 
-_YARDSTICKS: Final[Mapping[str, ArmKind]] = {"local": "local", "pooled": "pooled"}
+_FIRST_WORDS: Final[Mapping[str, ArmKind]] = {
+    "local": "local",
+    "pooled": "pooled",
+    **dict.fromkeys(RULES, "control"),
+}
+"""Words that are no federation: the two yardsticks, and controls that show a known bug (`simulation.bn_control`)."""
+_WORDS_FOR_PEOPLE: Final[Mapping[str, str]] = {
+    "local": "each site alone",
+    "pooled": "one model on all images in one place",
+    "control-bn-by-name": "control, a known bug: batch norm kept local where its name holds 'bn'; not deployable",
+    "control-bn-by-type": "the same with batch norm found by type; not deployable",
+}
 
 
 @dataclass(frozen=True)
@@ -85,7 +97,7 @@ class Arm:
 
     Attributes:
         name: As asked for, e.g. "silo+logit-adjustment".
-        kind: Who trains: all sites together, each alone, or one model on all images in one place.
+        kind: Who trains: all sites together, each alone, or one model on all images in one place; or a control.
         settings: Dotted study keys to values.
     """
 
@@ -114,7 +126,7 @@ class Arm:
 
 def arm_words() -> dict[str, str]:
     """Return every word an arm's name may hold, with what it sets."""
-    table = {word: f"each site {kind}" if kind == "local" else kind for word, kind in _YARDSTICKS.items()}
+    table = dict(_WORDS_FOR_PEOPLE)
     for word, settings in {**_FEDERATIONS, **_VARIATIONS}.items():
         table[word] = ", ".join(f"{key}={value}" for key, value in settings.items())
     return table
@@ -128,14 +140,14 @@ def parse_arm(name: str) -> Arm:
     """
     words = [word.strip() for word in name.split("+")]
     known = {**_FEDERATIONS, **_VARIATIONS}
-    kind: ArmKind = _YARDSTICKS.get(words[0], "federated")
-    settings: dict[str, Any] = {}
+    kind: ArmKind = _FIRST_WORDS.get(words[0], "federated")
+    settings: dict[str, Any] = {"federation.bn": "average"} if kind == "control" else {}
     for word in words if kind == "federated" else words[1:]:
         if word not in known:
             raise SemcError(
                 ExitCode.USAGE,
                 f"Arm '{name}': '{word}' is not known.",
-                f"join any of these by +: {', '.join([*_YARDSTICKS, *known])}",
+                f"join any of these by +: {', '.join([*_FIRST_WORDS, *known])}",
             )
         settings |= known[word]
     if len(set(words)) != len(words):

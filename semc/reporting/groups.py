@@ -10,6 +10,8 @@ from semc.reporting.predictions import Predictions
 LOCAL: Final = "local"
 POOLED: Final = "pooled"
 """The two yardsticks, as arms and as conditions: each site alone, and one model on all images in one place."""
+CONTROL: Final = "control-"
+"""Begins the names of arms that only show a known bug."""
 UNADAPTED: Final = "none"
 """The condition other conditions of a left-out centre are compared with."""
 
@@ -48,5 +50,6 @@ def unadapted(name: str, names: Sequence[str]) -> str | None:
 
 
 def is_yardstick(arm: str) -> bool:
-    """Whether an arm is training alone or pooled training, in any variation ("local+ce")."""
-    return arm.split("+", maxsplit=1)[0] in (LOCAL, POOLED)
+    """Whether an arm is training alone, pooled training or a control, in any variation ("local+ce")."""
+    first = arm.split("+", maxsplit=1)[0]
+    return first in (LOCAL, POOLED) or first.startswith(CONTROL)
