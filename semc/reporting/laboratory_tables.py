@@ -120,6 +120,7 @@ def arms_table(arms: PatientBootstrap, local: str, pooled: str, baseline: str) -
             [
                 f"Macro-F1, mean over {len(arms.sites)} centres and the seeds. {_INTERVAL}",
                 f"Worst: of the centres with at least {MIN_RANKED_IMAGES} test images.",
+                *([f"{pooled}: all centres' steps, one after the other."] if pooled in names else []),
                 *(f"Gap closed: none, {reason}." for reason in reasons),
             ]
         ),

@@ -11,6 +11,7 @@ import pytest
 from typer.testing import CliRunner
 
 from semc.config import StudyConfig
+from semc.reporting import StudyResult
 from semc.reporting.predictions import read_predictions
 from simulation.cli import app
 
@@ -27,7 +28,7 @@ def test_compare_then_leave_one_centre_out(hospitals: Path, study: StudyConfig, 
     file, out = tmp_path / "study.yaml", tmp_path / "out"
     file.write_text(study.to_yaml(), encoding="utf-8")
     common = (str(file), "--sites", str(hospitals), "--out", str(out), "--seeds", "0")
-    compare = ("compare", *common, "--arms", "local,pooled,silo")
+    compare = ("compare", *common, "--arms", "local,pooled,silo", "--keep-models")
     files = _run(*compare)
 
     records, classes = read_predictions(Path(files["predictions"]))
@@ -52,6 +53,13 @@ def test_compare_then_leave_one_centre_out(hospitals: Path, study: StudyConfig, 
         own = terms[terms["arm"] == arm]
         assert set(own["site"]) == sites
         assert set(own["round"]) == rounds
+
+    # What the laboratory scored is what the hospitals themselves counted at the end of the federation.
+    (written,) = (out / "arms" / "silo" / "seed-0" / "work").rglob("result.json")
+    counted = StudyResult.model_validate_json(written.read_text(encoding="utf-8"))
+    scored = {r.test_site: r for r in records if r.arm == "silo" and r.protocol == "per_site"}
+    for site in counted.sites:
+        assert scored[site.site].confusion.to_list() == site.test_confusion
 
     # The same call again reads everything back: the same bytes, without training.
     before = {name: Path(path).read_bytes() for name, path in files.items() if name != "report"}
