@@ -38,9 +38,9 @@ _INTERVAL: Final = (
 
 MAJORITY: Final = "always the commonest class"
 _IN_WORDS: Final[Mapping[Metric, str]] = {
-    "macro_f1": "macro-F1",
-    "balanced_accuracy": "balanced accuracy",
-    "accuracy": "accuracy",
+    "macro_f1": "Macro-F1",
+    "balanced_accuracy": "Balanced accuracy",
+    "accuracy": "Accuracy",
 }
 
 
@@ -152,10 +152,10 @@ def sites_table(
     columns = [
         f"{site} (n = {groups.num_images(site)}, {groups.num_patients(site)} patients)" for site in sites
     ]
+    score = _IN_WORDS[groups.metric]
     return TextTable(
-        title=f"Every {what} at every centre{'' if groups.metric == 'macro_f1' else ': ' + _IN_WORDS[groups.metric]}",
-        caption=f"{_IN_WORDS[groups.metric].capitalize()}, mean over seeds. {_INTERVAL} No bracket: too few patients. "
-        f"{ABSENT} = not scored.",
+        title=f"Every {what} at every centre" + ("" if groups.metric == "macro_f1" else f": {score.lower()}"),
+        caption=f"{score}, mean over seeds. {_INTERVAL} No bracket: too few patients. {ABSENT} = not scored.",
         columns=(what, *columns),
         rows=(
             *((name, *(format_estimate(groups.site(name, site)) for site in sites)) for name in groups.names),

@@ -329,7 +329,8 @@ def test_the_commonest_class_is_the_floor_and_balanced_accuracy_stands_beside_ma
     assert float(_cell(sites, MAJORITY, sites.columns[1])) == pytest.approx(
         precision_and_recall / 3, abs=5e-4
     )
-    assert balanced.title.endswith("balanced accuracy")
+    assert sites.caption.startswith("Macro-F1, ")
+    assert balanced.title.endswith(": balanced accuracy")
     assert balanced.rows[-1][0] != MAJORITY
     without_counts = find(_contents(site_counts={})).arms
     assert without_counts is not None
