@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic_core import ErrorDetails
 
 from semc.exit_codes import ExitCode, SemcError
 
@@ -80,8 +81,8 @@ def validate(section: type[SectionT], content: dict[str, Any], kind: str) -> Sec
         # an unknown key explains a missing one, so it comes first
         unsorted = error.errors(include_url=False, include_input=False)
         first, *others = sorted(unsorted, key=lambda entry: entry["type"] != "extra_forbidden")
-        key = dotted(first["loc"]) or kind
-        names = list(dict.fromkeys(f"'{dotted(entry['loc'])}'" for entry in others))
+        key = _dotted(first["loc"]) or kind
+        names = list(dict.fromkeys(f"'{_dotted(entry['loc'])}'" for entry in others))
         more = f" (also wrong: {', '.join(names)})" if names else ""
         if first["type"] == "extra_forbidden":
             known = ", ".join(_keys_beside(section, first["loc"]))
@@ -90,8 +91,7 @@ def validate(section: type[SectionT], content: dict[str, Any], kind: str) -> Sec
                 f"remove it or use one of: {known}",
             )
         else:
-            message = first["msg"].removeprefix("Value error, ")
-            problem, fix = f"'{key}' in the {kind} file: {message}{more}.", f"correct '{key}'"
+            problem, fix = f"'{key}' in the {kind} file: {_message(first)}{more}.", f"correct '{key}'"
         raise SemcError(ExitCode.CONFIG_INVALID, problem, fix) from error
 
 
@@ -102,15 +102,19 @@ def usage_errors() -> Iterator[None]:
         yield
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
-        message = first["msg"].removeprefix("Value error, ")
         raise SemcError(
-            ExitCode.USAGE, f"{dotted(first['loc'])}: {message}.", "`--help` names the values"
+            ExitCode.USAGE, f"{_dotted(first['loc'])}: {_message(first)}.", "`--help` names the values"
         ) from error
 
 
-def dotted(location: tuple[int | str, ...]) -> str:
+def _dotted(location: tuple[int | str, ...]) -> str:
     """Return a key as people write it: `training.batch_size`."""
     return ".".join(str(part) for part in location)
+
+
+def _message(error: ErrorDetails) -> str:
+    """Return what pydantic found, without its own prefix."""
+    return error["msg"].removeprefix("Value error, ")
 
 
 def _keys_beside(section: type[Section], location: tuple[int | str, ...]) -> list[str]:

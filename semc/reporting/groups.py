@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 from semc.reporting.predictions import Predictions
 
+Groups = Mapping[str, Sequence[Predictions]]
+"""Arm, or condition, to its records."""
 LOCAL: Final = "local"
 POOLED: Final = "pooled"
 """The two yardsticks, as arms and as conditions: each site alone, and one model on all images in one place."""
@@ -53,3 +55,8 @@ def is_yardstick(arm: str) -> bool:
     """Whether an arm is training alone, pooled training or a control, in any variation ("local+ce")."""
     first = arm.split("+", maxsplit=1)[0]
     return first in (LOCAL, POOLED) or first.startswith(CONTROL)
+
+
+def sites_in_every_group(groups: Groups) -> set[str]:
+    """Return the test sites that every group was scored at."""
+    return set.intersection(*({record.test_site for record in records} for records in groups.values()))

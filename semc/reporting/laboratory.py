@@ -20,7 +20,6 @@ from semc.reporting.laboratory_findings import (
     LaboratoryContents,
     Part,
     centres_in_words,
-    find,
     laboratory_markdown,
 )
 from semc.reporting.laboratory_plots import arm_curves, cross_site_heatmap, interval_plot, reliability_curves
@@ -86,7 +85,7 @@ def build_laboratory_report(contents: LaboratoryContents, path: Path) -> Path:
 
 def render_laboratory_report(contents: LaboratoryContents) -> str:
     """Return the page's HTML; the same contents always give the same bytes."""
-    findings = find(contents)
+    findings = contents.findings
     sites = dict.fromkeys(record.test_site for record in contents.predictions)
     return render_page(
         "laboratory.html.j2",

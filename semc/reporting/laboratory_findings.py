@@ -7,14 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, Final, Literal
 
 from semc.reporting.bootstrap import NUM_RESAMPLES, PatientBootstrap
 from semc.reporting.cross_site import CrossSiteMatrix, cross_site_matrices, home_and_away
-from semc.reporting.groups import LOCAL, POOLED, arm_groups, condition_groups, is_yardstick
+from semc.reporting.groups import LOCAL, POOLED, Groups, arm_groups, condition_groups, is_yardstick
+from semc.reporting.laboratory_planes import plane_sites_table, planes_table, untrained_table
 from semc.reporting.laboratory_plots import Curves
 from semc.reporting.laboratory_tables import (
-    Groups,
     SiteCounts,
     arms_table,
     away_table,
@@ -22,11 +23,8 @@ from semc.reporting.laboratory_tables import (
     cross_site_table,
     data_table,
     left_out_table,
-    plane_sites_table,
-    planes_table,
     sites_table,
     training_table,
-    untrained_table,
 )
 from semc.reporting.laboratory_verdict import judge_arms, judge_left_out
 from semc.reporting.majority import majority_scores
@@ -90,6 +88,11 @@ class LaboratoryContents:
     local_arm: str = LOCAL
     pooled_arm: str = POOLED
     baseline_arm: str = "fedavg"
+
+    @cached_property
+    def findings(self) -> Findings:
+        """Verdicts and tables, computed once for page and Markdown; errors as :func:`find`."""
+        return find(self)
 
     def judged_arm(self) -> str:
         """Return the arm the answer is about; "" where there is none."""
@@ -162,7 +165,7 @@ def find(contents: LaboratoryContents) -> Findings:
 
 def laboratory_markdown(contents: LaboratoryContents) -> str:
     """Return answers and tables as Markdown."""
-    findings = find(contents)
+    findings = contents.findings
     lines = [f"# {contents.title}", contents.question]
     for part in findings.parts:
         details = "\n".join(f"- {detail}" for detail in part.verdict.details)

@@ -1,4 +1,4 @@
-"""Every table of the laboratory, made in one place for the page and for Markdown.
+"""The tables of arms, conditions and centres, made in one place for the page and for Markdown.
 
 An arm is compared with training alone and with plain FedAvg, a condition of a left-out centre with the unadapted
 model. All figures of a table come from the same draws of patients.
@@ -14,9 +14,7 @@ from semc.reporting.bootstrap import Metric, PatientBootstrap
 from semc.reporting.calibration import NUM_BINS, mean_ece
 from semc.reporting.comparison import MIN_RANKED_IMAGES
 from semc.reporting.cross_site import AWAY, HOME, CrossSiteMatrix
-from semc.reporting.groups import unadapted
-from semc.reporting.planes import PlaneRecall, plane_recalls, rank_among
-from semc.reporting.predictions import Predictions
+from semc.reporting.groups import Groups, sites_in_every_group, unadapted
 from semc.reporting.text_table import (
     ABSENT,
     DOWN,
@@ -29,7 +27,6 @@ from semc.reporting.text_table import (
     format_spread,
 )
 
-Groups = Mapping[str, Sequence[Predictions]]
 _INTERVAL: Final = (
     "In brackets: 95 % interval over patients. "
     f"{UP} and {DOWN} mark a difference whose interval leaves out zero."
@@ -197,82 +194,10 @@ def left_out_table(conditions: PatientBootstrap) -> TextTable:
     )
 
 
-def planes_table(groups: Groups, classes: Sequence[str], what: str) -> TextTable:
-    """Return the recall of every plane over all sites, group by group."""
-    shared = _everywhere(groups)
-    recalls = {
-        name: plane_recalls([record for record in records if record.test_site in shared], classes)
-        for name, records in groups.items()
-    }
-    support = [max(rows[k].num_images for rows in recalls.values()) for k in range(len(classes))]
-    return TextTable(
-        title=f"Recall of every plane, {what} by {what}",
-        caption="Share of the images of a plane that were found, over all centres' test images (n), mean over seeds. "
-        "In brackets: Wilson's 95 % interval, which takes images as independent; frames of one patient make the true "
-        "one wider.",
-        columns=("plane", "n", *recalls),
-        rows=tuple(
-            (plane, str(support[k]), *(_recall(rows[k]) for rows in recalls.values()))
-            for k, plane in enumerate(classes)
-        ),
-    )
-
-
-def plane_sites_table(name: str, records: Sequence[Predictions], classes: Sequence[str]) -> TextTable:
-    """Return one group's recall of every plane at every site, with the site's rank where enough images allow one."""
-    sites = tuple(dict.fromkeys(record.test_site for record in records))
-    recalls = {
-        site: plane_recalls([record for record in records if record.test_site == site], classes)
-        for site in sites
-    }
-    rows = []
-    for k, plane in enumerate(classes):
-        row = [recalls[site][k] for site in sites]
-        ranks = rank_among([(item.recall, item.num_images) for item in row])
-        rows.append((plane, *(_ranked(item, rank) for item, rank in zip(row, ranks, strict=True))))
-    return TextTable(
-        title=f"Recall of every plane at every centre: {name}",
-        caption=f"Share found (Wilson's 95 % interval), test images n, rank among centres; no rank below "
-        f"{MIN_RANKED_IMAGES} images, where any order is chance.",
-        columns=("plane", *sites),
-        rows=tuple(rows),
-    )
-
-
-def untrained_table(
-    groups: Groups, site_counts: Mapping[str, SiteCounts], classes: Sequence[str]
-) -> TextTable | None:
-    """Return the recall, where a centre's own images hold a class it never trained on, arm by arm; None without any."""
-    missing = [
-        (site, k)
-        for site, counts in site_counts.items()
-        for k, name in enumerate(classes)
-        if counts.train_class_counts and not counts.train_class_counts.get(name, 0)
-    ]
-    rows = []
-    for site, k in missing:
-        found = {
-            name: plane_recalls([record for record in records if record.test_site == site], classes)[k]
-            for name, records in groups.items()
-        }
-        support = max(row.num_images for row in found.values())
-        if support:
-            rows.append((site, classes[k], str(support), *map(_recall, found.values())))
-    if not rows:
-        return None
-    return TextTable(
-        title="Classes a centre never trained on",
-        caption="Share of the centre's test images of the class that were found (Wilson's 95 % interval), mean over "
-        "seeds: what the other centres' images teach.",
-        columns=("centre", "class", "n", *groups),
-        rows=tuple(rows),
-    )
-
-
 def calibration_table(groups: Groups, what: str) -> TextTable:
     """Return the calibration error of every group at every site."""
     sites = tuple(dict.fromkeys(record.test_site for records in groups.values() for record in records))
-    shared = _everywhere(groups)
+    shared = sites_in_every_group(groups)
     rows = []
     for name, records in groups.items():
         by_site = {site: [record for record in records if record.test_site == site] for site in sites}
@@ -346,21 +271,6 @@ def _against(arms: PatientBootstrap, name: str, other: str) -> str:
         if other not in arms.names or other == name
         else format_paired(arms.paired_difference(name, other))
     )
-
-
-def _everywhere(groups: Groups) -> set[str]:
-    """Return the test sites that every group was scored at."""
-    return set.intersection(*({record.test_site for record in records} for records in groups.values()))
-
-
-def _recall(row: PlaneRecall) -> str:
-    if row.recall is None or row.interval is None:
-        return ABSENT
-    return f"{row.recall:.2f} ({row.interval[0]:.2f} to {row.interval[1]:.2f})"
-
-
-def _ranked(row: PlaneRecall, rank: int | None) -> str:
-    return f"{_recall(row)}, n = {row.num_images}, {f'rank {rank}' if rank is not None else 'not ranked'}"
 
 
 def _count(number: int | None) -> str:

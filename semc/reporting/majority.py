@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from semc.metrics import Confusion
-from semc.reporting.laboratory_tables import Groups, SiteCounts
+from semc.reporting.groups import Groups
+from semc.reporting.laboratory_tables import SiteCounts
 
 
 def majority_scores(

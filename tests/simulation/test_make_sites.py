@@ -293,20 +293,26 @@ def test_folders_that_are_no_source(tmp_path: Path) -> None:
     assert caught.value.code is ExitCode.DATA_NOT_FOUND
 
 
+def site_counts(
+    train: int, validation: int, test: int, train_patients: int, test_patients: int, classes: dict[str, int]
+) -> SiteCounts:
+    return SiteCounts(
+        centre="",
+        num_train_images=train,
+        num_validation_images=validation,
+        num_test_images=test,
+        num_train_patients=train_patients,
+        num_test_patients=test_patients,
+        class_counts=classes,
+        ungrouped=False,
+    )
+
+
 def test_site_names_and_table() -> None:
     assert site_name("Voluson E6 x Op. 1") == "voluson-e6_op-1"
     assert site_name("Ünï") == "n"
     assert site_name("...") == "centre"
-    count = SiteCounts(
-        centre="",
-        num_train_images=9,
-        num_validation_images=2,
-        num_test_images=3,
-        num_train_patients=4,
-        num_test_patients=1,
-        class_counts={"head": 5, "femur": 4},
-        ungrouped=False,
-    )
+    count = site_counts(9, 2, 3, 4, 1, {"head": 5, "femur": 4})
     table, classes = sites_table({"north": count}), classes_table({"north": count})
     headers = ["site", "train", "validation", "test", "train\npatients", "test\npatients"]
     assert [column.header for column in table.columns] == headers
@@ -317,16 +323,7 @@ def test_site_names_and_table() -> None:
 def test_tables_of_five_sites_fit_eighty_columns_uncut() -> None:
     names = ["aloka_op-3", "other_other", "voluson-e6_op-1", "voluson-e6_op-2", "voluson-e6_other"]
     few = {"Trans-cerebellum": 5, "Trans-thalamic": 14, "Trans-ventricular": 44}
-    count = SiteCounts(
-        centre="",
-        num_train_images=63,
-        num_validation_images=15,
-        num_test_images=26,
-        num_train_patients=44,
-        num_test_patients=18,
-        class_counts=few,
-        ungrouped=False,
-    )
+    count = site_counts(63, 15, 26, 44, 18, few)
     console = Console(width=80, record=True, file=StringIO())
     console.print(sites_table(dict.fromkeys(names, count)))
     shown = console.export_text(clear=False)

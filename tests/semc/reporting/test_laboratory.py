@@ -21,14 +21,13 @@ from semc.reporting.laboratory import (
     render_laboratory_report,
 )
 from semc.reporting.laboratory_findings import PHANTOM, find
+from semc.reporting.laboratory_planes import plane_sites_table, untrained_table
 from semc.reporting.laboratory_tables import (
     MAJORITY,
     arms_table,
     calibration_table,
     data_table,
     left_out_table,
-    plane_sites_table,
-    untrained_table,
 )
 from semc.reporting.laboratory_verdict import judge_arms, judge_left_out
 from semc.reporting.text_table import ABSENT, DOWN, TextTable
