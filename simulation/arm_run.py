@@ -6,7 +6,6 @@ images in one place, run the same site trainer without them. Trained models are 
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Mapping
 from concurrent.futures import ProcessPoolExecutor
@@ -69,7 +68,7 @@ def run_arm(
     study: StudyConfig,
     sites: Path,
     folder: Path,
-    resources: Resources | None = None,
+    resources: Resources,
     *,
     cross_site: bool = True,
 ) -> ArmRun:
@@ -80,7 +79,7 @@ def run_arm(
         study: The arm's own study (:meth:`Arm.study`).
         sites: Folder made by `semc-sim sites`.
         folder: New folder for everything the training writes.
-        resources: What one virtual site may use, for federated arms.
+        resources: What this run may use of the machine.
         cross_site: Also score each site's model on all other sites' images.
 
     Raises:
@@ -95,9 +94,9 @@ def run_arm(
         with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
             predictions = pool.submit(_control, arm.name, study.to_yaml(), files, folder, cross_site).result()
     elif arm.kind == "local":
-        predictions = _local(arm, study, files, folder, cross_site)
+        predictions = _local(arm, study, files, folder, resources, cross_site)
     else:
-        predictions = _pooled(arm, study, files, folder)
+        predictions = _pooled(arm, study, files, folder, resources)
     return ArmRun(predictions, curves, time.monotonic() - started, training_terms(folder))
 
 
@@ -106,7 +105,7 @@ def _federated(
     study: StudyConfig,
     sites: Path,
     folder: Path,
-    resources: Resources | None,
+    resources: Resources,
     cross_site: bool,
 ) -> tuple[list[Predictions], dict[str, Curve]]:
     run = prepare(study, sites, folder)
@@ -128,47 +127,50 @@ def _federated(
         )
         for name in (names[:1] if one_model else names)
     ]
-    return _in_processes(jobs), round_curves(result)
+    return _in_processes(jobs, resources), round_curves(result)
 
 
 def _local(
-    arm: Arm, study: StudyConfig, files: Mapping[str, Path], folder: Path, cross_site: bool
+    arm: Arm,
+    study: StudyConfig,
+    files: Mapping[str, Path],
+    folder: Path,
+    resources: Resources,
+    cross_site: bool,
 ) -> list[Predictions]:
-    return _in_processes(
-        [
-            _Job(
-                study_text=study.to_yaml(),
-                arm=arm.name,
-                seed=study.seed,
-                site=name,
-                site_file=file,
-                state=folder / _STATES / name,
-                test_files=dict(files),
-                test_sites=tuple(files) if cross_site else (name,),
-            )
-            for name, file in files.items()
-        ]
-    )
+    jobs = [
+        _Job(
+            study_text=study.to_yaml(),
+            arm=arm.name,
+            seed=study.seed,
+            site=name,
+            site_file=file,
+            state=folder / _STATES / name,
+            test_files=dict(files),
+            test_sites=tuple(files) if cross_site else (name,),
+        )
+        for name, file in files.items()
+    ]
+    return _in_processes(jobs, resources)
 
 
-def _pooled(arm: Arm, study: StudyConfig, files: Mapping[str, Path], folder: Path) -> list[Predictions]:
+def _pooled(
+    arm: Arm, study: StudyConfig, files: Mapping[str, Path], folder: Path, resources: Resources
+) -> list[Predictions]:
     """Train on all sites' images, as many in all as the sites see together."""
-    return _in_processes(
-        [
-            _Job(
-                study_text=pooled_study(study).to_yaml(),
-                arm=arm.name,
-                seed=study.seed,
-                site=POOLED,
-                site_file=pool_sites(study, files, folder / POOLED),
-                state=folder / _STATES / POOLED,
-                test_files=dict(files),
-                test_sites=tuple(files),
-                threads=os.cpu_count() or 1,
-                shared_model=True,
-            )
-        ]
+    job = _Job(
+        study_text=pooled_study(study).to_yaml(),
+        arm=arm.name,
+        seed=study.seed,
+        site=POOLED,
+        site_file=pool_sites(study, files, folder / POOLED),
+        state=folder / _STATES / POOLED,
+        test_files=dict(files),
+        test_sites=tuple(files),
+        threads=resources.total_cpus,
+        shared_model=True,
     )
+    return _in_processes([job], resources)
 
 
 def _control(
@@ -197,9 +199,9 @@ def pooled_study(study: StudyConfig) -> StudyConfig:
     return study.model_copy(update={"training": training.model_copy(update={"local_steps": steps})})
 
 
-def _in_processes(jobs: list[_Job]) -> list[Predictions]:
-    """Run every job in a fresh process, as many at a time as there are cores."""
-    workers = min(len(jobs), os.cpu_count() or 1)
+def _in_processes(jobs: list[_Job], resources: Resources) -> list[Predictions]:
+    """Run every job in a fresh process, as many at a time as the run has cores."""
+    workers = min(len(jobs), resources.total_cpus)
     with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
         return [record for records in pool.map(_answers, jobs) for record in records]
 

@@ -12,6 +12,7 @@ from simulation.options import (
     Format,
     FormatOption,
     OutOption,
+    SeverityOption,
     TaskOption,
     ViewSourceOption,
     assignment,
@@ -70,9 +71,7 @@ def sites(
             help="site=class: the site trains without this class, its test images stay; may be repeated."
         ),
     ] = None,
-    severity: Annotated[
-        float | None, typer.Option(min=0, max=1, help="How far the phantom scanners differ, 0 to 1.")
-    ] = None,
+    severity: SeverityOption = None,
     allow_ungrouped: Annotated[
         bool, typer.Option(help="Accept images without a patient or stream key.")
     ] = False,
@@ -141,7 +140,7 @@ def phantom(
     patients: Annotated[int, typer.Option(min=1, help="Training patients per hospital.")] = 12,
     frames: Annotated[int, typer.Option(min=1, max=64, help="Frames per patient or stream.")] = 6,
     image_size: Annotated[int, typer.Option(min=32, max=512, help="Image side, pixels.")] = 128,
-    severity: Annotated[float, typer.Option(min=0, max=1, help="How far the scanners differ.")] = 0.3,
+    severity: SeverityOption = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed.")] = 0,
 ) -> None:
     """Write synthetic images in a real cohort's layout, to try its reader without anybody's data.
@@ -158,7 +157,7 @@ def phantom(
         test_patients_per_centre=max(1, patients // 3),
         frames_per_patient=frames,
         image_size=image_size,
-        severity=severity,
+        **({} if severity is None else {"severity": severity}),
     )
     written = write_layout(config, write_as, out)
     typer.echo(f"{len(written)} synthetic images in {out}")

@@ -32,7 +32,8 @@ class Laboratory:
         sites: Folder made by `semc-sim sites`.
         out: Folder for everything; tasks finished there earlier are not repeated.
         seeds: Of the training; the images and their splits stay.
-        resources: What one virtual site may use.
+        resources: What one arm with one seed may use of this machine.
+        at_once: Arms and seeds trained at the same time.
         keep_models: Leave weights and site states on the disk.
         console: Shows progress.
     """
@@ -42,8 +43,13 @@ class Laboratory:
     out: Path
     seeds: Sequence[int]
     resources: Resources = field(default_factory=Resources)
+    at_once: int = 1
     keep_models: bool = False
     console: Console = field(default_factory=Console)
+
+    def run(self, tasks: Sequence[Task]) -> list[ArmRun]:
+        """Return every task's result, see :func:`simulation.tasks.run_tasks`."""
+        return run_tasks(tasks, self.console, at_once=self.at_once, keep_models=self.keep_models)
 
 
 def compare(laboratory: Laboratory, arm_names: Sequence[str], *, cross_site: bool = True) -> Path:
@@ -63,7 +69,7 @@ def compare(laboratory: Laboratory, arm_names: Sequence[str], *, cross_site: boo
     """
     arms = parse_arms(arm_names)
     tasks = arm_tasks(laboratory, arms, cross_site=cross_site)
-    runs = run_tasks(tasks, laboratory.console, keep_models=laboratory.keep_models)
+    runs = laboratory.run(tasks)
     judged = next((arm.name for arm in arms if arm.kind == "federated"), "")
     names = ", ".join(laboratory.study.federation.sites)
     question = f"Does {laboratory.study.name} hold across {names}, and what does training together gain?"

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
+from typing import Final
 
 from rich.console import Console
 
@@ -24,6 +25,9 @@ from simulation.make_sites import SiteCounts, SitesRequest, make_sites
 from simulation.rehearsal import Rehearsal, read_result
 from simulation.run import SITE_FILE
 from simulation.study_run import phantom_request
+
+_SEVERITY: Final = 0.3
+"""Of the phantom's scanners, milder than elsewhere: the demo's five short rounds do not bridge more (DECISIONS.md)."""
 
 
 def run_demo(
@@ -85,7 +89,8 @@ def _hospitals(
         overrides["federation.rounds"] = rounds
     if data is None:
         study = load_study("demo_phantom", overrides)
-        return study, make_sites(phantom_request(study), folder)
+        request = phantom_request(study).model_copy(update={"severity": _SEVERITY})
+        return study, make_sites(request, folder)
     counts = make_sites(demo_request(data, seed), folder)
     classes = sorted({name for count in counts.values() for name in count.class_counts})
     overrides |= {"data.classes": classes, "federation.sites": sorted(counts)}

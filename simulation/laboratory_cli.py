@@ -30,6 +30,14 @@ if TYPE_CHECKING:
 SeedsOption = Annotated[
     str, typer.Option(help="Training seeds, separated by commas; the images stay the same.")
 ]
+AtOnceOption = Annotated[
+    int,
+    typer.Option(
+        "--at-once",
+        min=1,
+        help="Trainings at the same time; they share this machine's cores and GPUs evenly.",
+    ),
+]
 KeepOption = Annotated[bool, typer.Option("--keep-models", help="Keep weights and site states of every run.")]
 
 
@@ -50,6 +58,7 @@ def compare(
     cross_site: Annotated[
         bool, typer.Option(help="Score each site's model on all other sites' images too.")
     ] = True,
+    at_once: AtOnceOption = 1,
     keep_models: KeepOption = False,
     gpus_per_site: GpuOption = 0.0,
     ray_address: RayOption = None,
@@ -62,7 +71,7 @@ def compare(
     from simulation import compare as comparing
 
     laboratory = _laboratory(
-        study, override, sites, out, seeds, gpus_per_site, ray_address, keep_models, output
+        study, override, sites, out, seeds, at_once, gpus_per_site, ray_address, keep_models, output
     )
     _tell(comparing.compare(laboratory, words(arms, ","), cross_site=cross_site), output)
 
@@ -96,6 +105,7 @@ def loco(
     ] = "16,64,256",
     sites: SitesOption = None,
     override: OverrideOption = None,
+    at_once: AtOnceOption = 1,
     keep_models: KeepOption = False,
     gpus_per_site: GpuOption = 0.0,
     ray_address: RayOption = None,
@@ -108,7 +118,7 @@ def loco(
     from simulation import loco as leaving
 
     laboratory = _laboratory(
-        study, override, sites, out, seeds, gpus_per_site, ray_address, keep_models, output
+        study, override, sites, out, seeds, at_once, gpus_per_site, ray_address, keep_models, output
     )
     numbers = _whole_numbers(images, "--images")
     _tell(leaving.loco(laboratory, arm, centres=words(centres, ","), images=numbers), output)
@@ -120,6 +130,7 @@ def _laboratory(
     sites: Path | None,
     out: Path,
     seeds: str,
+    at_once: int,
     gpus_per_site: float,
     ray_address: str | None,
     keep_models: bool,
@@ -152,7 +163,8 @@ def _laboratory(
         sites=sites.resolve(),
         out=out.resolve(),
         seeds=_whole_numbers(seeds, "--seeds"),
-        resources=Resources(gpus_per_site=gpus_per_site, ray_address=ray_address),
+        resources=Resources.share(at_once, gpus_per_site=gpus_per_site, ray_address=ray_address),
+        at_once=at_once,
         keep_models=keep_models,
         console=Console(stderr=True, quiet=output is Format.JSON),
     )

@@ -25,7 +25,7 @@ from simulation.arms import Arm, parse_arm
 from simulation.compare import Laboratory, arm_tasks, write_laboratory
 from simulation.laboratory_data import describe_sites
 from simulation.left_out import leave_out
-from simulation.tasks import Task, data_digest, run_tasks
+from simulation.tasks import Task, data_digest
 
 DEFAULT_IMAGES = (16, 64, 256)
 
@@ -76,7 +76,7 @@ def loco(
         laboratory.console.print(note, highlight=False)
     tasks = [_task(laboratory, arm, centre, seed, usable) for seed in laboratory.seeds for centre in chosen]
     yardsticks = arm_tasks(laboratory, [arm.yardstick("local"), arm.yardstick("pooled")], cross_site=True)
-    runs = run_tasks([*yardsticks, *tasks], laboratory.console, keep_models=laboratory.keep_models)
+    runs = laboratory.run([*yardsticks, *tasks])
     records = [_as_condition(run, set(chosen)) for run in runs[: len(yardsticks)]] + runs[len(yardsticks) :]
     question = f"What does the federation ({arm.name}) offer a centre that took no part in it?"
     return write_laboratory(

@@ -46,6 +46,10 @@ TaskOption = Annotated[
 ViewSourceOption = Annotated[
     Literal["tag", "folder"], typer.Option(help="fpus23 views: by the frame's tag or the stream's name.")
 ]
+SeverityOption = Annotated[
+    float | None,
+    typer.Option(min=0, max=1, help="How far the phantom scanners differ, 0 to 1; default 0.4."),
+]
 
 
 def words(text: str | None, separator: str) -> list[str]:

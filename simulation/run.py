@@ -30,13 +30,28 @@ SITE_FILE = "site.yaml"
 
 @dataclass(frozen=True)
 class Resources:
-    """What one virtual site may use of this machine, as Ray counts it."""
+    """What one run may use of this machine; a federation's virtual sites share it as Ray counts."""
 
     cpus_per_site: float = 1.0
     gpus_per_site: float = 0.0
     total_cpus: int = os.cpu_count() or 1
+    """Processes at a time, each with one thread; for a model trained alone, its threads."""
     ray_address: str | None = None
     """host:port of a running Ray cluster to join, "auto" for this machine's; None starts one here."""
+
+    @classmethod
+    def share(cls, runs: int, *, gpus_per_site: float = 0.0, ray_address: str | None = None) -> Resources:
+        """Return what each of several runs at the same time may use: its part of the cores and GPUs.
+
+        Args:
+            runs: How many at the same time.
+            gpus_per_site: Fraction of a GPU per virtual site if one run had the machine to itself.
+            ray_address: A cluster counts for itself what all runs use.
+        """
+        cores = max(1, (os.cpu_count() or 1) // runs)
+        if ray_address is None and 0 < gpus_per_site < 1:
+            gpus_per_site = min(1.0, gpus_per_site * runs)
+        return cls(gpus_per_site=gpus_per_site, total_cpus=cores, ray_address=ray_address)
 
     def init_args(self) -> dict[str, int | str | bool]:
         """Return the arguments of `ray.init`; a cluster that runs already knows its own processors."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import shutil
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import FIRST_EXCEPTION, ProcessPoolExecutor, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
@@ -102,19 +102,22 @@ def data_digest(sites: Path, names: Iterable[str]) -> str:
     return digest.hexdigest()
 
 
-def run_tasks(tasks: Sequence[Task], console: Console, *, keep_models: bool = False) -> list[ArmRun]:
-    """Return every task's result, training those that are not finished, one after the other.
+def run_tasks(
+    tasks: Sequence[Task], console: Console, *, at_once: int = 1, keep_models: bool = False
+) -> list[ArmRun]:
+    """Return every task's result, training those that are not finished.
 
     Args:
         tasks: In the order to be run.
         console: Shows progress and the time left.
+        at_once: How many train at the same time.
         keep_models: Leave weights and site states on the disk.
 
     Raises:
-        SemcError: What a task refuses; finished ones are kept for the next call.
+        SemcError: What a task refuses; no further one begins, those in training end first, and finished ones are
+            kept for the next call.
     """
     found = [task.finished() for task in tasks]
-    results: list[ArmRun] = []
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -123,17 +126,32 @@ def run_tasks(tasks: Sequence[Task], console: Console, *, keep_models: bool = Fa
         TextColumn("left"),
         TimeRemainingColumn(elapsed_when_finished=False),
     )
-    with Progress(*columns, console=console, speed_estimate_period=36_000) as progress:
+    with (
         # what was read back would make the estimate of the time left too short
+        Progress(*columns, console=console, speed_estimate_period=36_000) as progress,
+        ThreadPoolExecutor(at_once) as pool,
+    ):
         bar = progress.add_task("", total=found.count(None))
-        for task, run in zip(tasks, found, strict=True):
+
+        def result(task: Task, run: ArmRun | None) -> ArmRun:
             if run is None:
                 progress.update(bar, description=task.name)
-                run = _train(task, keep_models=keep_models)  # noqa: PLW2901 - the missing one
+                run = _train(task, keep_models=keep_models)
                 progress.console.print(f"{task.name}: {run.seconds:.0f} s", highlight=False)
                 progress.advance(bar)
-            results.append(run)
-    return results
+            return run
+
+        futures = [pool.submit(result, task, run) for task, run in zip(tasks, found, strict=True)]
+        try:
+            wait(futures, return_when=FIRST_EXCEPTION)
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+        failed = next(
+            (error for future in futures if not future.cancelled() and (error := future.exception())), None
+        )
+        if failed is not None:
+            raise failed
+        return [future.result() for future in futures]
 
 
 def _train(task: Task, *, keep_models: bool) -> ArmRun:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import time
 from functools import partial
 from pathlib import Path
 
@@ -13,7 +15,7 @@ from semc.config import load_study
 from semc.exit_codes import ExitCode, SemcError
 from semc.reporting.predictions import Predictions
 from simulation.arm_run import ArmRun
-from simulation.run import SimulatedRun, run_whole
+from simulation.run import Resources, SimulatedRun, run_whole
 from simulation.tasks import Task, run_tasks
 from tests.semc.reporting.study_result import study_result
 
@@ -28,6 +30,19 @@ def _train(marks: Path, arm: str, folder: Path) -> ArmRun:
     marks.joinpath(arm).open("a").write("trained\n")
     answers = Predictions(arm, 0, "", "north", (0, 1), (0, 1), np.full((2, K), 1 / K, np.float32))
     return ArmRun([answers], {"north": [(1, 0.5)]}, 1.5)
+
+
+def _meet_other(marks: Path, arm: str, other: str, folder: Path) -> ArmRun:
+    """Stand in for training that ends only once another task has begun."""
+    marks.joinpath(f"begun-{arm}").touch()
+    deadline = time.monotonic() + 60
+    while not marks.joinpath(f"begun-{other}").exists():
+        if time.monotonic() > deadline:
+            raise SemcError(
+                ExitCode.RUN_FAILED, f"'{other}' never began beside '{arm}'.", "train both at once"
+            )
+        time.sleep(0.02)
+    return _train(marks, arm, folder)
 
 
 def _fail(folder: Path) -> ArmRun:
@@ -85,6 +100,38 @@ def test_a_refusal_keeps_its_number_and_the_finished_tasks(tmp_path: Path, quiet
     assert caught.value.code is ExitCode.QUORUM_LOST
     assert good.finished() is not None
     assert bad.finished() is None
+
+
+def test_several_train_at_once_and_keep_their_order(tmp_path: Path, quiet: Console) -> None:
+    tasks = [
+        Task(arm, tmp_path / arm, STUDY, "d", partial(_meet_other, tmp_path, arm.upper(), other.upper()))
+        for arm, other in (("a", "b"), ("b", "a"))
+    ]
+    runs = run_tasks(tasks, quiet, at_once=2)  # one after the other, the first would wait in vain
+    assert [run.predictions[0].arm for run in runs] == ["A", "B"]
+
+
+def test_no_task_begins_after_a_refusal(tmp_path: Path, quiet: Console) -> None:
+    bad = Task("b", tmp_path / "b", STUDY, "d", _fail)
+    later = [Task(f"c{n}", tmp_path / f"c{n}", STUDY, "d", partial(_train, tmp_path, "C")) for n in range(9)]
+    with pytest.raises(SemcError, match="below its quorum"):
+        run_tasks([bad, *later], quiet)
+    assert _times(tmp_path, "c") <= 1  # the next one may have begun before the refusal was seen
+
+
+@pytest.mark.parametrize(
+    ("runs", "fraction", "expected"), [(1, 0.25, 0.25), (2, 0.25, 0.5), (8, 0.25, 1.0), (3, 0.0, 0.0)]
+)
+def test_runs_at_once_share_cores_and_gpus(
+    monkeypatch: pytest.MonkeyPatch, runs: int, fraction: float, expected: float
+) -> None:
+    monkeypatch.setattr(os, "cpu_count", lambda: 16)
+    share = Resources.share(runs, gpus_per_site=fraction)
+    assert share.gpus_per_site == expected
+    assert share.total_cpus == 16 // runs
+    assert Resources.share(100).total_cpus == 1
+    on_cluster = Resources.share(runs, gpus_per_site=fraction, ray_address="auto")
+    assert on_cluster.gpus_per_site == fraction  # a cluster's Ray counts over all runs
 
 
 def test_a_run_with_a_site_missing_is_not_compared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

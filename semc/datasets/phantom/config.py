@@ -36,10 +36,9 @@ class PhantomConfig(Section):
     """Planes among which a patient's frames are divided."""
     image_size: int = Field(default=128, ge=32, le=512)
     """Height of the images, pixels; anatomy and speckle keep their proportions."""
-    severity: float = Field(default=0.3, ge=0, le=1)
-    """s: 0 = all centres share one scanner, 1 = unrelated scanners. Points of accuracy that a six-layer CNN
-    trained on one centre's 240 images of 64 pixels loses at the others: 0 at s = 0, 11-16 at the default, 21
-    at 0.4, 30-43 at 0.5."""
+    severity: float = Field(default=0.4, ge=0, le=1)
+    """s: 0 = all centres share one scanner, 1 = unrelated scanners. Points of macro-F1 that a small ResNet trained
+    on one centre's 195 images of 64 pixels loses at the others: 6 at 0.3, 15 at the default, 24 at 0.5 (RESULTS.md)."""
     class_prior: float | None = Field(default=4.0, gt=0)
     """Concentration of the symmetric Dirichlet each centre's class shares are drawn from; null = equal."""
     near_miss: float = Field(default=0.6, ge=0, le=1)
