@@ -14,6 +14,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
@@ -26,7 +27,7 @@ from client.handed_over import read_shared_weights
 from client.inbound import check_study
 from client.local_state import LocalState
 from client.refusal import RefusalError
-from client.unlabelled import unlabelled_rows
+from client.unlabelled import num_passed_over, unlabelled_rows
 from semc.checkpoint import STATE_FILE, load_state, save_state
 from semc.config import SiteConfig, StudyConfig, load_site, load_study
 from semc.datasets import (
@@ -99,6 +100,8 @@ def adopt(
     least = max(minimum, MINIMUM_WITHOUT_PRIOR) if study.federation.bn == "silo" else _SMALLEST_BATCH
     chosen, test = _rows(site, study, images, least)
     found = _adapted(network, site, study, chosen, test, shared.round_number, device)
+    if images is not None:
+        found = replace(found, num_passed_over=num_passed_over(images))
     with state.lock() if out is None else nullcontext():
         save_state(folder, network.state_dict(), found.metadata(study.digest(), study.model_digest()))
     return found.saved_in(folder)
@@ -226,7 +229,8 @@ def _check_enough(num_images: int, least: int) -> None:
         raise SemcError(
             ExitCode.IMAGES_TOO_FEW,
             f"There are {num_images} images to adapt to; {reason}.",
-            "add unlabelled images of several patients, or name a larger folder with --images",
+            "add unlabelled images of several patients (DICOM exported as PNG or JPEG), or name a larger folder with "
+            "--images",
         )
 
 

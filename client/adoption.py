@@ -54,6 +54,8 @@ class Adoption:
     predicted_after: tuple[int, ...]
     test_before: Scores | None
     test_after: Scores | None
+    num_passed_over: int = 0
+    """Files in the folder of unlabelled images that are in no format a site reads."""
     folder: Path | None = None
 
     def saved_in(self, folder: Path) -> Adoption:
@@ -77,6 +79,11 @@ class Adoption:
                 if self.report.reference == "prior"
                 else f"two halves of this site's patients differ by {drift:.3f} standard deviations: add patients"
             )
+        if self.num_passed_over:
+            found.append(
+                f"{self.num_passed_over} files of the folder were not read: a site reads PNG, JPEG, BMP, TIFF and "
+                "WebP, so DICOM and video have to be exported first"
+            )
         if self.num_patients < FEWEST_PATIENTS:
             found.append(
                 f"the images are of {self.num_patients} patients: statistics may be those of a few exams"
@@ -97,6 +104,7 @@ class Adoption:
             "round": self.round_number,
             "images": report.num_images,
             "patients": self.num_patients,
+            "files_passed_over": self.num_passed_over,
             "passes": report.passes,
             "prior_count": report.prior_count,
             "statistics_before": "federation" if report.reference == "prior" else "initial",

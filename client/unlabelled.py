@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
@@ -31,11 +32,7 @@ def unlabelled_rows(folder: Path, data: DataConfig, site: SiteConfig) -> list[Ma
     if not folder.is_dir():
         raise SemcError(ExitCode.DATA_NOT_FOUND, "The folder of images does not exist.", "correct --images")
     root = folder.resolve()
-    found = sorted(
-        path
-        for path in root.rglob("*")
-        if path.suffix.lower() in _SUFFIXES and path.is_file() and path.resolve().is_relative_to(root)
-    )
+    found = sorted(path for path in _files(root) if path.suffix.lower() in _SUFFIXES)
     rows = [
         ManifestRow(
             index=number,
@@ -53,3 +50,13 @@ def unlabelled_rows(folder: Path, data: DataConfig, site: SiteConfig) -> list[Ma
     for row in rows:
         check_header(row, data, site.data)
     return rows
+
+
+def num_passed_over(folder: Path) -> int:
+    """Return how many of a folder's files :func:`unlabelled_rows` does not read: DICOM, video, text, anything else."""
+    return sum(path.suffix.lower() not in _SUFFIXES for path in _files(folder.resolve()))
+
+
+def _files(root: Path) -> Iterator[Path]:
+    """Yield the files below a folder; links that leave it are passed over."""
+    return (path for path in root.rglob("*") if path.is_file() and path.resolve().is_relative_to(root))

@@ -183,8 +183,14 @@ def test_a_folder_is_listed_by_name_with_a_patient_per_sub_folder(site: Path, tm
 def test_the_warnings(site: Path, tmp_path: Path) -> None:
     weights, study_file = hand_over(tmp_path, study_of("average"))
     exam = pictures(site, tmp_path / "exam", 64, patients=1)
+    clean = adopt(site, study_file, weights, images=exam, out=tmp_path / "out")
+    assert "not read" not in " ".join(clean.warnings)
+    for name in ("one.dcm", "clip.mp4"):
+        (exam / name).write_bytes(b"not read")
     found = adopt(site, study_file, weights, images=exam, out=tmp_path / "out")
     told = " ".join(found.warnings)
+    assert "2 files of the folder were not read" in told
+    assert found.report == clean.report
     assert "1 patients" in told
     assert found.report.mean_drift is not None
     assert found.report.mean_drift > DRIFT_WARNING, "untrained statistics are not this site's"

@@ -9,14 +9,15 @@ import pandas as pd
 import pytest
 import torch
 import yaml
+from torch import Tensor
 
 from semc.config import StudyConfig, load_site, load_study, parse_study
 from semc.datasets import ManifestRow, SiteImages, build_site_data
 from semc.exit_codes import ExitCode, SemcError
 from semc.models import build_model
-from semc.training import NormStatistics
+from semc.training import NormStatistics, statistics_of
 from simulation.compare import Laboratory
-from simulation.left_out import LABELLED_FRACTION, _fine_tune, labelled_tenth, mean_statistics
+from simulation.left_out import LABELLED_FRACTION, _fine_tune, _meet, labelled_tenth, mean_statistics
 from simulation.loco import _common_numbers, loco, without
 from simulation.make_sites import read_site_counts
 
@@ -110,6 +111,44 @@ def test_fine_tuning_changes_the_classifiers_and_nothing_else(
     }
     assert changed
     assert all(key.startswith("classifier") for key in changed)
+
+
+def _answers_with(
+    hospitals: Path, copy: Path, split: str, study: StudyConfig, monkeypatch: pytest.MonkeyPatch
+) -> dict[str, Tensor]:
+    """Return condition to probabilities at north after the labels of one split were turned by one ("": of none)."""
+    shutil.copytree(hospitals / "north", copy / "north")
+    manifest = copy / "north" / "manifest.csv"
+    table = pd.read_csv(manifest, dtype=str)
+    names = list(study.data.classes)
+    turned = table["label"].map({name: names[(at + 1) % len(names)] for at, name in enumerate(names)})
+    table["label"] = turned.where(table["split"] == split, table["label"])
+    table.to_csv(manifest, index=False)
+    torch.manual_seed(0)
+    network = build_model(study)
+    prior = dict(statistics_of(network))
+    monkeypatch.setattr("simulation.left_out._federation_model", lambda *_: (network, prior))
+    records = _meet("fedavg", study.to_yaml(), copy, "north", copy / "north" / "site.yaml", (8,))
+    return {record.condition: torch.tensor(record.probabilities_BK) for record in records}
+
+
+def test_a_left_out_centre_is_met_without_its_test_labels(
+    hospitals: Path, study: StudyConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study = parse_study(study.to_yaml(), {"federation.bn": "average"})
+    runs = {
+        split: _answers_with(hospitals, tmp_path / f"turned-{split}", split, study, monkeypatch)
+        for split in ("", "test", "train")
+    }
+    conditions = list(runs[""])
+    assert conditions == ["none", "bn_8", "bn_all", "fine_tune_10"]
+    for condition in conditions:
+        torch.testing.assert_close(runs["test"][condition], runs[""][condition], rtol=0, atol=0)
+    for condition in conditions[:3]:  # statistics take no label
+        torch.testing.assert_close(runs["train"][condition], runs[""][condition], rtol=0, atol=0)
+    # control: what does take training labels, and what takes images, moves
+    assert not torch.equal(runs["train"]["fine_tune_10"], runs[""]["fine_tune_10"])
+    assert not torch.equal(runs[""]["none"], runs[""]["bn_8"])
 
 
 def test_numbers_that_some_centre_cannot_give_are_named_and_left_out(
