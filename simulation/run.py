@@ -58,7 +58,8 @@ class Resources:
         args: dict[str, int | str | bool] = {"log_to_driver": False, "logging_level": "ERROR"}
         if self.ray_address is not None:
             return {"address": self.ray_address, **args}
-        return {"num_cpus": self.total_cpus, "include_dashboard": False, **args}
+        # "local": a cluster that happens to run on this machine is nobody's to join unasked
+        return {"address": "local", "num_cpus": self.total_cpus, "include_dashboard": False, **args}
 
 
 @dataclass(frozen=True)
