@@ -20,7 +20,8 @@ from semc.reporting.predictions import Predictions
 from semc.reporting.result import StudyResult
 from simulation.arms import Arm
 from simulation.pooled_site import POOLED, pool_sites
-from simulation.run import SITE_FILE, Resources, SimulatedRun, prepare, run_whole
+from simulation.run import Resources, SimulatedRun, prepare, run_whole
+from simulation.site_folder import SITE_FILE
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -200,8 +201,8 @@ def pooled_study(study: StudyConfig) -> StudyConfig:
 
 
 def _in_processes(jobs: list[_Job], resources: Resources) -> list[Predictions]:
-    """Run every job in a fresh process, as many at a time as the run has cores."""
-    workers = min(len(jobs), resources.total_cpus)
+    """Run every job in a fresh process, as many at a time as the run's cores and GPU fractions allow."""
+    workers = min(len(jobs), resources.processes)
     with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
         return [record for records in pool.map(_answers, jobs) for record in records]
 

@@ -152,8 +152,10 @@ def parse_arm(name: str) -> Arm:
         settings |= known[word]
     if len(set(words)) != len(words):
         raise SemcError(ExitCode.USAGE, f"Arm '{name}' names one word twice.", "name each word once")
-    # plain FedAvg has no proximal term, whatever the study says
-    if settings.get("federation.algorithm", "fedprox") != "fedprox":
+    # only an arm named so has a proximal term, whatever the study says; the yardsticks have nothing to hold on to
+    if kind != "federated":
+        settings |= {"federation.algorithm": "fedavg", "federation.proximal_mu": 0.0}
+    elif settings.get("federation.algorithm", "fedprox") != "fedprox":
         settings.setdefault("federation.proximal_mu", 0.0)
     return Arm("+".join(words), kind, settings)
 

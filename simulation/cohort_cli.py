@@ -114,7 +114,7 @@ def sites(
             without=tuple(assignment(pair) for pair in without or ()),
             frames_per_patient=frames,
             image_size=image_size,
-            severity=severity,
+            **({} if severity is None else {"severity": severity}),
             allow_ungrouped=allow_ungrouped,
             validation_fraction=validation_fraction,
             test_fraction=test_fraction,

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from client.lock import held
 from semc.config import StudyConfig
 from semc.reporting.laboratory import LaboratoryContents, build_laboratory_report, laboratory_markdown
 from semc.reporting.predictions import Predictions, write_predictions
@@ -48,8 +49,14 @@ class Laboratory:
     console: Console = field(default_factory=Console)
 
     def run(self, tasks: Sequence[Task]) -> list[ArmRun]:
-        """Return every task's result, see :func:`simulation.tasks.run_tasks`."""
-        return run_tasks(tasks, self.console, at_once=self.at_once, keep_models=self.keep_models)
+        """Return every task's result, see :func:`simulation.tasks.run_tasks`.
+
+        Raises:
+            SemcError: ALREADY_RUNNING where another call writes to the same folder.
+        """
+        problem = "Another call of `semc-sim compare` or `loco` writes to this output folder."
+        with held(self.out / ".lock", problem, "wait for it, or give another --out"):
+            return run_tasks(tasks, self.console, at_once=self.at_once, keep_models=self.keep_models)
 
 
 def compare(laboratory: Laboratory, arm_names: Sequence[str], *, cross_site: bool = True) -> Path:

@@ -23,7 +23,7 @@ from simulation.laboratory_data import sample_images
 from simulation.local_only import local_only
 from simulation.make_sites import SiteCounts, SitesRequest, make_sites
 from simulation.rehearsal import Rehearsal, read_result
-from simulation.run import SITE_FILE
+from simulation.site_folder import SITE_FILE
 from simulation.study_run import phantom_request
 
 _SEVERITY: Final = 0.3

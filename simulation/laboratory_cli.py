@@ -64,7 +64,10 @@ def compare(
     ray_address: RayOption = None,
     output: FormatOption = Format.TEXT,
 ) -> None:
-    """Run arms x seeds of one study; writes results.csv, terms.csv, tables.md and report.html. Call it again to go on.
+    """Run arms x seeds of one study; writes results.csv, terms.csv, tables.md and report.html.
+
+    Called again, it goes on where it was interrupted: finished trainings are read back, one that was cut off begins
+    anew. Tables and report are of the arms and seeds of the last call.
 
     Example: semc-sim compare phantom_lab --arms local,pooled,fedavg,silo --seeds 0,1,2 --out runs/compare
     """
@@ -172,9 +175,12 @@ def _laboratory(
 
 def _whole_numbers(text: str, option: str) -> list[int]:
     found = words(text, ",")
-    if not all(word.isdecimal() for word in found):
+    if not found or not all(word.isdecimal() for word in found):
         raise typer.BadParameter("give whole numbers separated by commas, e.g. 0,1,2", param_hint=option)
-    return [int(word) for word in found]
+    numbers = [int(word) for word in found]
+    if len(set(numbers)) != len(numbers):
+        raise typer.BadParameter("give each number once", param_hint=option)
+    return numbers
 
 
 def _tell(report: Path, output: Format) -> None:

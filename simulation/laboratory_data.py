@@ -11,7 +11,7 @@ from semc.config import StudyConfig, load_site
 from semc.datasets import SiteData, build_site_data
 from semc.reporting.laboratory import CentreKind, SiteCounts
 from semc.reporting.sample_images import pixels_only
-from simulation.run import SITE_FILE
+from simulation.site_folder import SITE_FILE
 from simulation.sites_summary import read_summary
 
 NUM_SAMPLES = 4

@@ -15,7 +15,8 @@ from semc.config import StudyConfig, load_site, parse_study
 from semc.reporting.predictions import Predictions
 from semc.seed import derive_seed
 from simulation.arm_run import ArmRun, received_weights, round_curves
-from simulation.run import SITE_FILE, Resources, SimulatedRun, prepare, run_whole
+from simulation.run import Resources, SimulatedRun, prepare, run_whole
+from simulation.site_folder import SITE_FILE
 
 if TYPE_CHECKING:
     from torch import nn
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
     from semc.training import NormStatistics
 
 PASSES: Final = 3
+FEWEST_IMAGES: Final = 2
+"""Of one image a batch norm has no variance to measure on the smallest maps."""
 LABELLED_FRACTION: Final = 0.1
 FINE_TUNE_ROUNDS: Final = 3
 """Fine-tuning takes this many rounds' local steps, on the classifiers only, after statistics of all its images."""

@@ -24,7 +24,7 @@ from simulation.arm_run import ArmRun
 from simulation.arms import Arm, parse_arm
 from simulation.compare import Laboratory, arm_tasks, write_laboratory
 from simulation.laboratory_data import describe_sites
-from simulation.left_out import leave_out
+from simulation.left_out import FEWEST_IMAGES, leave_out
 from simulation.tasks import Task, data_digest
 
 DEFAULT_IMAGES = (16, 64, 256)
@@ -59,6 +59,10 @@ def loco(
         )
     if len(names) < 3:
         raise SemcError(ExitCode.USAGE, "One of two sites cannot be left out.", "make three sites or more")
+    if min(images, default=FEWEST_IMAGES) < FEWEST_IMAGES:
+        raise SemcError(
+            ExitCode.USAGE, "Statistics of a single image are none.", f"--images {FEWEST_IMAGES} or more"
+        )
     for centre in centres:
         if centre not in names:
             raise SemcError(
@@ -74,7 +78,10 @@ def loco(
     usable, note = _common_numbers(laboratory, chosen, images)
     if note:
         laboratory.console.print(note, highlight=False)
-    tasks = [_task(laboratory, arm, centre, seed, usable) for seed in laboratory.seeds for centre in chosen]
+    digest = data_digest(laboratory.sites, names)
+    tasks = [
+        _task(laboratory, arm, centre, seed, usable, digest) for seed in laboratory.seeds for centre in chosen
+    ]
     yardsticks = arm_tasks(laboratory, [arm.yardstick("local"), arm.yardstick("pooled")], cross_site=True)
     runs = laboratory.run([*yardsticks, *tasks])
     records = [_as_condition(run, set(chosen)) for run in runs[: len(yardsticks)]] + runs[len(yardsticks) :]
@@ -119,13 +126,15 @@ def _common_numbers(
     return tuple(sorted(number for number in wanted if number < limit)), note
 
 
-def _task(laboratory: Laboratory, arm: Arm, centre: str, seed: int, images: tuple[int, ...]) -> Task:
+def _task(
+    laboratory: Laboratory, arm: Arm, centre: str, seed: int, images: tuple[int, ...], digest: str
+) -> Task:
     study = without(arm.study(laboratory.study, seed), centre)
     return Task(
         name=f"{arm.name} without {centre}, seed {seed}, images {images}",
         folder=laboratory.out / "left_out" / arm.name / centre / f"seed-{seed}",
         study=study,
-        data_digest=data_digest(laboratory.sites, laboratory.study.federation.sites),
+        data_digest=digest,
         train=partial(
             leave_out, arm.name, study, centre, images, laboratory.sites, resources=laboratory.resources
         ),

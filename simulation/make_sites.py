@@ -17,7 +17,7 @@ from pydantic import Field, field_validator
 from semc.config.section import Section, usage_errors
 from semc.config.site import SiteName, SplitConfig
 from semc.datasets.cohort_table import CohortOptions, ViewSource
-from semc.datasets.phantom import PLANES, PhantomConfig, write_phantom
+from semc.datasets.phantom import DEFAULT_SEVERITY, PLANES, PhantomConfig, write_phantom
 from semc.datasets.phantom.write import DESCRIPTION
 from semc.datasets.sample import SourceRow
 from semc.datasets.splits import split_rows
@@ -74,8 +74,8 @@ class SitesRequest(Section):
     """Phantom: frames per patient."""
     image_size: int = Field(default=128, ge=32, le=512)
     """Phantom: image height, pixels."""
-    severity: float | None = Field(default=None, ge=0, le=1)
-    """Phantom: how far the scanners differ; None = the phantom's default."""
+    severity: float = Field(default=DEFAULT_SEVERITY, ge=0, le=1)
+    """Phantom: how far the scanners differ."""
     class_prior: float | None = Field(default=4.0, gt=0)
     """Phantom: Dirichlet concentration of the centres' class shares; null = equal shares."""
     without: tuple[tuple[SiteName, str], ...] = ()
@@ -171,9 +171,8 @@ def _phantom_config(request: SitesRequest) -> PhantomConfig:
         "frames_per_patient": request.frames_per_patient,
         "image_size": request.image_size,
         "class_prior": request.class_prior,
+        "severity": request.severity,
     }
-    if request.severity is not None:
-        settings["severity"] = request.severity
     with usage_errors():
         return PhantomConfig(**settings)
 

@@ -34,7 +34,10 @@ OverrideOption = Annotated[
 GpuOption = Annotated[float, typer.Option(min=0, help="Fraction of a GPU per virtual site.")]
 RayOption = Annotated[
     str | None,
-    typer.Option(help="host:port of a running Ray cluster, or 'auto'; default: one on this machine."),
+    typer.Option(
+        help="host:port of a running Ray cluster, or 'auto'; default: one on this machine. All its machines must see "
+        "the same folders and programs."
+    ),
 ]
 
 CohortOption = Annotated[

@@ -21,11 +21,10 @@ from semc.config import SiteConfig, StudyConfig, load_site
 from semc.datasets import build_site_data
 from semc.exit_codes import ExitCode, SemcError
 from semc.reporting.result import StudyResult
+from simulation.site_folder import SITE_FILE
 
 if TYPE_CHECKING:
     from flwr.app import Context
-
-SITE_FILE = "site.yaml"
 
 
 @dataclass(frozen=True)
@@ -52,6 +51,12 @@ class Resources:
         if ray_address is None and 0 < gpus_per_site < 1:
             gpus_per_site = min(1.0, gpus_per_site * runs)
         return cls(gpus_per_site=gpus_per_site, total_cpus=cores, ray_address=ray_address)
+
+    @property
+    def processes(self) -> int:
+        """How many models may train or answer at a time outside of Ray; one GPU is counted."""
+        on_gpu = max(1, int(1 / self.gpus_per_site)) if self.gpus_per_site > 0 else self.total_cpus
+        return min(self.total_cpus, on_gpu)
 
     def init_args(self) -> dict[str, int | str | bool]:
         """Return the arguments of `ray.init`; a cluster that runs already knows its own processors."""

@@ -23,9 +23,9 @@ from semc.datasets.splits import split_rows
 from semc.exit_codes import SemcError
 from simulation.cohort import Cohort
 
-__all__ = ["SITE_FILE", "SiteCounts", "link_image", "write_site"]
+__all__ = ["IMAGES", "MANIFEST", "SITE_FILE", "SiteCounts", "link_image", "write_site"]
 
-SITE_FILE = "site.yaml"
+SITE_FILE, MANIFEST, IMAGES = "site.yaml", "manifest.csv", "images"
 _SMALLEST_BATCH = 2
 
 
@@ -57,9 +57,9 @@ def write_site(folder: Path, cohort: Cohort, rows: Sequence[SourceRow], split: S
     Raises:
         SemcError: What the site itself would refuse, with the site's name.
     """
-    images = folder / "images"
+    images = folder / IMAGES
     images.mkdir(parents=True)
-    with (folder / "manifest.csv").open("w", newline="", encoding="utf-8") as stream:
+    with (folder / MANIFEST).open("w", newline="", encoding="utf-8") as stream:
         writer = csv.writer(stream)
         writer.writerow(MANIFEST_COLUMNS)
         for row in rows:
@@ -69,14 +69,14 @@ def write_site(folder: Path, cohort: Cohort, rows: Sequence[SourceRow], split: S
             link_image(row.path, target)
             group = "" if row.index in cohort.ungrouped else row.group
             cells = (cohort.classes[row.label], group, folder.name, row.split or "", row.acquisition)
-            writer.writerow((f"images/{file.as_posix()}", *cells, row.device or row.centre, row.frame))
+            writer.writerow((f"{IMAGES}/{file.as_posix()}", *cells, row.device or row.centre, row.frame))
     split = _feasible(split, rows, len(cohort.classes))
     content = {
         "site": folder.name,
         "data": {
             "format": "manifest",
             "root": ".",
-            "manifest": "manifest.csv",
+            "manifest": MANIFEST,
             "allow_ungrouped": any(row.index in cohort.ungrouped for row in rows),
             "split": split.model_dump(mode="json"),
         },

@@ -28,8 +28,10 @@ from rich.progress import (
 
 import semc
 from semc.config import StudyConfig
+from semc.exit_codes import SemcError
 from semc.reporting.predictions import read_predictions, write_predictions
 from simulation.arm_run import ArmRun
+from simulation.site_folder import IMAGES, MANIFEST, SITE_FILE
 
 PREDICTIONS = "predictions.parquet"
 _FINISHED = "finished.json"
@@ -81,7 +83,10 @@ class Task:
             return None
         if found.digest != self.digest:
             return None
-        predictions, _ = read_predictions(self.folder / PREDICTIONS)
+        try:
+            predictions, _ = read_predictions(self.folder / PREDICTIONS)
+        except SemcError:  # missing or damaged: trained again
+            return None
         return ArmRun(predictions, found.curves, found.seconds, found.terms)
 
     def record(self, run: ArmRun) -> None:
@@ -94,11 +99,14 @@ class Task:
 
 
 def data_digest(sites: Path, names: Iterable[str]) -> str:
-    """Return the SHA-256 of the named sites' manifests and site files."""
+    """Return the SHA-256 of everything the named sites train and are scored on: site files, manifests, images."""
     digest = hashlib.sha256()
     for name in sorted(names):
-        for file in ("site.yaml", "manifest.csv"):
-            digest.update((sites / name / file).read_bytes())
+        folder = sites / name
+        images = sorted(path for path in (folder / IMAGES).rglob("*") if path.is_file())
+        for file in (folder / SITE_FILE, folder / MANIFEST, *images):
+            digest.update(file.relative_to(sites).as_posix().encode())
+            digest.update(hashlib.sha256(file.read_bytes()).digest())
     return digest.hexdigest()
 
 

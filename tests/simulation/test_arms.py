@@ -47,7 +47,9 @@ def test_an_arm_without_words_for_it_keeps_the_studys_setting() -> None:
 
 def test_fedavg_has_no_proximal_term_whatever_the_study_says() -> None:
     proximal = parse_arm("fedprox").study(BASE, 0)
-    assert parse_arm("fedavg").study(proximal, 0).federation.proximal_mu == 0
+    for name in ("fedavg", "local", "pooled", "local+resnet", "control-bn-by-type"):
+        assert parse_arm(name).study(proximal, 0).federation.proximal_mu == 0
+    assert parse_arm("silo").study(proximal, 0).federation.proximal_mu > 0  # the study's own rule
 
 
 @pytest.mark.parametrize("word", sorted(set(arm_words()) - {"local", "pooled"}))

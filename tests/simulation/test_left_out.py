@@ -94,6 +94,13 @@ def test_what_cannot_be_left_out_is_refused_before_anything_runs(
     assert not (tmp_path / "out").exists()
 
 
+def test_statistics_of_one_image_are_refused(tmp_path: Path) -> None:
+    laboratory = Laboratory(STUDY, tmp_path, tmp_path / "out", [0])
+    with pytest.raises(SemcError, match="single image") as caught:
+        loco(laboratory, "fedavg", images=(16, 1))
+    assert caught.value.code is ExitCode.USAGE
+
+
 @pytest.mark.parametrize("name", ["semc", "classification"])
 def test_fine_tuning_changes_the_classifiers_and_nothing_else(
     name: str, hospitals: Path, study: StudyConfig

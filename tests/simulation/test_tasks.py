@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import time
 from functools import partial
 from pathlib import Path
@@ -11,12 +12,14 @@ import numpy as np
 import pytest
 from rich.console import Console
 
+from client.lock import held
 from semc.config import load_study
 from semc.exit_codes import ExitCode, SemcError
 from semc.reporting.predictions import Predictions
 from simulation.arm_run import ArmRun
+from simulation.compare import Laboratory
 from simulation.run import Resources, SimulatedRun, run_whole
-from simulation.tasks import Task, run_tasks
+from simulation.tasks import PREDICTIONS, Task, data_digest, run_tasks
 from tests.semc.reporting.study_result import study_result
 
 STUDY = load_study("phantom_smoke")
@@ -81,6 +84,40 @@ def test_other_data_or_settings_are_another_task(tmp_path: Path, quiet: Console)
     assert _times(tmp_path, "a") == 4
 
 
+def test_a_damaged_record_is_trained_again(tmp_path: Path, quiet: Console) -> None:
+    task = Task("a", tmp_path / "a", STUDY, "d", partial(_train, tmp_path, "A"))
+    run_tasks([task], quiet)
+    (tmp_path / "a" / PREDICTIONS).write_bytes(b"half a file")
+    run_tasks([task], quiet)
+    assert _times(tmp_path, "a") == 2
+    assert task.finished() is not None
+
+
+def test_the_digest_of_the_data_is_of_the_pictures_too(hospitals: Path, tmp_path: Path) -> None:
+    """Phantom scanners of another severity draw other pictures under the same names."""
+    first = data_digest(hospitals, ["north", "south"])
+    copy = tmp_path / "copy"
+    shutil.copytree(hospitals, copy)
+    assert data_digest(copy, ["south", "north"]) == first
+    (copy / "north" / "state").mkdir()
+    (copy / "north" / "state" / "anything").touch()
+    assert data_digest(copy, ["north", "south"]) == first
+    picture = min((copy / "north" / "images").rglob("*.png"))
+    content = picture.read_bytes()
+    picture.unlink()  # it may be a hard link
+    picture.write_bytes(content + b" ")
+    assert data_digest(copy, ["north", "south"]) != first
+    assert data_digest(copy, ["south"]) == data_digest(hospitals, ["south"])
+
+
+def test_two_calls_never_write_to_one_folder(tmp_path: Path, quiet: Console) -> None:
+    laboratory = Laboratory(STUDY, tmp_path, tmp_path / "out", [0], console=quiet)
+    with held(tmp_path / "out" / ".lock", "taken", "wait"), pytest.raises(SemcError) as caught:
+        laboratory.run([])
+    assert caught.value.code is ExitCode.ALREADY_RUNNING
+    assert laboratory.run([]) == []
+
+
 def test_what_an_interruption_left_starts_anew(tmp_path: Path, quiet: Console) -> None:
     task = Task("a", tmp_path / "a", STUDY, "d", partial(_train, tmp_path, "A"))
     run_tasks([task], quiet)
@@ -127,6 +164,7 @@ def test_runs_at_once_share_cores_and_gpus(
 ) -> None:
     monkeypatch.setattr(os, "cpu_count", lambda: 16)
     share = Resources.share(runs, gpus_per_site=fraction)
+    assert share.processes == (16 // runs if fraction == 0 else min(16 // runs, int(1 / expected)))
     assert share.gpus_per_site == expected
     assert share.total_cpus == 16 // runs
     assert Resources.share(100).total_cpus == 1

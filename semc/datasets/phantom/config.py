@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
+from typing import Final
 
 from pydantic import Field, field_validator
 
 from semc.config.section import Section
 from semc.datasets.phantom.anatomy import PLANES
 
+DEFAULT_SEVERITY: Final = 0.4
 RESERVED_CENTRE = "reserved"
 """Name of the centre whose style comes from a seed stream of its own."""
 
@@ -36,7 +38,7 @@ class PhantomConfig(Section):
     """Planes among which a patient's frames are divided."""
     image_size: int = Field(default=128, ge=32, le=512)
     """Height of the images, pixels; anatomy and speckle keep their proportions."""
-    severity: float = Field(default=0.4, ge=0, le=1)
+    severity: float = Field(default=DEFAULT_SEVERITY, ge=0, le=1)
     """s: 0 = all centres share one scanner, 1 = unrelated scanners. Points of macro-F1 that a small ResNet trained
     on one centre's 195 images of 64 pixels loses at the others: 6 at 0.3, 15 at the default, 24 at 0.5 (RESULTS.md)."""
     class_prior: float | None = Field(default=4.0, gt=0)
