@@ -145,7 +145,7 @@ def phantom(
 ) -> None:
     """Write synthetic images in a real cohort's layout, to try its reader without anybody's data.
 
-    Example: semc-sim phantom --write-as camus --out camus && semc-sim sites --from camus --out hospitals
+    Example: semc-sim phantom --write-as camus --out camus && semc-sim sites --from camus --partition iid --out sites
     """
     from semc.datasets.phantom import PhantomConfig
     from semc.datasets.phantom.layouts import write_layout
