@@ -133,7 +133,7 @@ def phantom(
         str,
         typer.Option(
             help="manifest | lp2025 | fpus23 | fpus23_planes | camus | camus_older | fetal_planes | "
-            "african_planes | pocus | dicom."
+            "fetal_brain_planes | african_planes | pocus | pocus_repository | dicom."
         ),
     ] = "manifest",
     centres: Annotated[int, typer.Option(min=1, max=100, help="Hospitals to draw.")] = 3,

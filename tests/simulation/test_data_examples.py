@@ -1,12 +1,15 @@
-"""The examples that the commands of data sets print, carried out as they stand."""
+"""What the data commands print of themselves: examples that run as they stand, and every layout."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
+import click
 import pytest
+from typer.main import get_command
 from typer.testing import CliRunner
 
+from semc.datasets.phantom.layouts import LAYOUTS
 from simulation.cli import app
 from simulation.cohort_cli import inspect, phantom
 
@@ -42,3 +45,12 @@ def test_a_cohort_is_inspected_as_printed(tmp_path: Path, monkeypatch: pytest.Mo
     found = CliRunner().invoke(app, shown)
     assert found.exit_code == 0
     assert "task view" in found.output
+
+
+def test_phantom_names_every_layout() -> None:
+    program = get_command(app)
+    assert isinstance(program, click.Group)
+    write_as = next(option for option in program.commands["phantom"].params if option.name == "write_as")
+    assert isinstance(write_as, click.Option)
+    named = (write_as.help or "").rstrip(".").split(" | ")
+    assert sorted(named) == sorted(LAYOUTS)
