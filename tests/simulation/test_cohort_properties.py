@@ -34,13 +34,13 @@ Row = tuple[str, str, Patient]
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Pictures 0.png to 107.png, all different; copy_0.png to copy_5.png repeat the first six."""
+    """Pictures 0.png to 107.png, all different; copy_0.png to copy_5.png are the first six in other bytes."""
     root = tmp_path_factory.mktemp("pictures")
     rng = np.random.default_rng(0)
     for number in range(len(SITES) * MOST_PATIENTS * MOST_FRAMES):
         Image.fromarray(rng.integers(0, 256, (8, 8), dtype=np.uint8)).save(root / f"{number}.png")
     for number in range(NUM_COPIES):
-        (root / f"copy_{number}.png").write_bytes((root / f"{number}.png").read_bytes())
+        Image.open(root / f"{number}.png").convert("RGB").save(root / f"copy_{number}.png")
     return root
 
 
