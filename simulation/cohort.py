@@ -19,6 +19,7 @@ from semc.config.site import SiteDataConfig
 from semc.datasets.cohort_table import CENTRE_JOIN, CentreRule, CohortOptions, CohortTable
 from semc.datasets.cohorts import join_tables, read_cohort_table
 from semc.datasets.duplicates import merge_identical
+from semc.datasets.identical_pictures import identical_pictures
 from semc.datasets.manifest import rows_of_table
 from semc.datasets.ontology import Ontology
 from semc.datasets.sample import SourceRow
@@ -117,7 +118,7 @@ def _cohort(
 ) -> Cohort:
     ungrouped = frozenset(row.index for row in rows if not row.group)
     grouped = [row if row.group else replace(row, group=f"image {row.index}") for row in rows]
-    unique = merge_identical(grouped, ungrouped=bool(ungrouped))
+    unique = merge_identical(grouped, identical_pictures(grouped), ungrouped=bool(ungrouped))
     seen: dict[str, list[str]] = defaultdict(list)
     for row in unique.rows:
         seen[row.group].append(row.centre)

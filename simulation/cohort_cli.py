@@ -133,7 +133,7 @@ def phantom(
         str,
         typer.Option(
             help="manifest | lp2025 | fpus23 | fpus23_planes | camus | camus_older | fetal_planes | "
-            "african_planes | pocus | dicom."
+            "fetal_brain_planes | african_planes | pocus | pocus_repository | dicom."
         ),
     ] = "manifest",
     centres: Annotated[int, typer.Option(min=1, max=100, help="Hospitals to draw.")] = 3,
@@ -145,7 +145,7 @@ def phantom(
 ) -> None:
     """Write synthetic images in a real cohort's layout, to try its reader without anybody's data.
 
-    Example: semc-sim phantom --write-as camus --out camus && semc-sim sites --from camus --out hospitals
+    Example: semc-sim phantom --write-as camus --out camus && semc-sim sites --from camus --partition iid --out sites
     """
     from semc.datasets.phantom import PhantomConfig
     from semc.datasets.phantom.layouts import write_layout

@@ -256,8 +256,7 @@ def _warnings(found: Inspection) -> list[str]:
     alike = pictures.near_duplicates
     if alike.across_patients:
         warnings.append(
-            f"{alike.across_patients} pairs of images of two patients look alike "
-            f"({alike.across_splits} across splits, {alike.across_labels} across labels): look at them"
+            f"{alike.across_patients} pairs of images of two patients look alike ({alike.borders()}): look at them"
         )
     return warnings
 

@@ -1,4 +1,4 @@
-"""Pictures that look alike but belong to two patients, splits or labels: reported for a person to judge.
+"""Pictures that look alike but belong to two patients, splits, centres or labels: reported for a person to judge.
 
 Perceptual hashes (256 bits of the low frequencies) are compared all with all as one matrix product in blocks:
 with hashes as +1 and -1, a product of two is 256 minus twice their Hamming distance. Nothing is ever merged for
@@ -34,12 +34,27 @@ class NearDuplicates(BaseModel):
     across_patients: int
     """Pairs of two patients or streams."""
     across_splits: int
-    """Pairs of them that stand in two splits."""
+    """Pairs of them that stand in two official splits."""
+    splits_open: int
+    """Pairs of them of which at least one picture has no official split: a site will cut it."""
+    across_centres: int | None
+    """Pairs of them at two centres of the default rule, a leak where one is left out; absent without centres."""
     across_labels: int
     """Pairs of them with two labels."""
     patients_involved: int
     examples: tuple[tuple[int, int, int], ...]
     """Row, row and distance of the first pairs."""
+
+    def borders(self) -> str:
+        """Return in words which borders the pairs cross; a split that is still open is not called uncrossed."""
+        words = []
+        if self.splits_open < self.across_patients:
+            words.append(f"{self.across_splits} across splits")
+        if self.splits_open:
+            words.append(f"{self.splits_open} in splits not cut yet")
+        if self.across_centres is not None:
+            words.append(f"{self.across_centres} across centres")
+        return ", ".join([*words, f"{self.across_labels} across labels"])
 
 
 def perceptual_hash(pixels: NDArray[np.uint8]) -> NDArray[np.bool_]:
@@ -55,14 +70,18 @@ def near_duplicates(
 
     Args:
         hashes: One per row of `rows`.
-        rows: `group`, `split` and `label` of the images, indexed by row number.
+        rows: `group`, `split`, `centre` and `label` of the images, indexed by row number; a split or centre that the
+            source does not give is empty.
         max_distance: Bits that may differ.
     """
     signs_NB = np.where(np.stack(list(hashes)), np.float32(1), np.float32(-1))
     least = signs_NB.shape[1] - 2 * max_distance
-    group, split, label = (pd.factorize(rows[name])[0] for name in ("group", "split", "label"))
+    group, split, centre, label = (
+        pd.factorize(rows[name])[0] for name in ("group", "split", "centre", "label")
+    )
+    is_open = (rows["split"] == "").to_numpy()
     numbers = rows.index.to_numpy()
-    across_splits = across_labels = across_patients = 0
+    across_splits = splits_open = across_centres = across_labels = across_patients = 0
     involved: set[int] = set()
     examples: list[tuple[int, int, int]] = []
     for first in range(0, len(signs_NB), _BLOCK):
@@ -73,7 +92,10 @@ def near_duplicates(
         foreign = (i < j) & (group[i] != group[j])
         i, j, distance = i[foreign], j[foreign], distance[foreign]
         across_patients += len(i)
-        across_splits += int((split[i] != split[j]).sum())
+        uncut = is_open[i] | is_open[j]
+        splits_open += int(uncut.sum())
+        across_splits += int(((split[i] != split[j]) & ~uncut).sum())
+        across_centres += int((centre[i] != centre[j]).sum())
         across_labels += int((label[i] != label[j]).sum())
         involved.update(group[i].tolist(), group[j].tolist())
         if len(examples) < _EXAMPLES:
@@ -83,6 +105,8 @@ def near_duplicates(
         max_distance=max_distance,
         across_patients=across_patients,
         across_splits=across_splits,
+        splits_open=splits_open,
+        across_centres=across_centres if (rows["centre"] != "").any() else None,
         across_labels=across_labels,
         patients_involved=len(involved),
         examples=tuple(examples),

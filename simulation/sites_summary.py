@@ -15,6 +15,7 @@ from semc.exit_codes import ExitCode, SemcError
 from simulation.site_folder import SiteCounts
 
 COUNTS_FILE = "sites.json"
+_WHY_LEFT_OUT = "of patients who are mostly at another centre or in the test split, or copies with two labels"
 
 
 class SitesSummary(Section):
@@ -70,7 +71,7 @@ def sites_report(summary: SitesSummary) -> Group:
     lines = [f"sites by {by}: {summary.centre_kind}"]
     lines += [f"left out, {reason}: {centre}" for centre, reason in summary.centres_left_out.items()]
     if summary.rows_left_out:
-        lines.append(f"images left out (repeats of others, or of no class kept): {summary.rows_left_out}")
+        lines.append(f"images left out, {_WHY_LEFT_OUT}: {summary.rows_left_out}")
     lines += [f"note: {note}" for note in summary.notes]
     return Group(sites_table(summary.sites), classes_table(summary.sites), *map(Text, lines))
 

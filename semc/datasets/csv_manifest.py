@@ -32,17 +32,34 @@ def has_columns(root: Path, columns: frozenset[str], names: Sequence[str] = TABL
 
 
 def read_csv_manifest(root: Path, options: CohortOptions) -> CohortTable:
-    """Read a manifest as it stands; its centres are its sites, devices or acquisitions.
+    """Read a manifest; its centres are its sites, devices or acquisitions.
+
+    A patient is (site, group): numbers that two sites share are two patients.
 
     Raises:
         SemcError: DATA_NOT_FOUND or MANIFEST_INVALID.
     """
     del options
-    images = read_table(table_file(root) or root / TABLES[0])
+    images = _patients_by_site(read_table(table_file(root) or root / TABLES[0]))
     rules = [CentreRule((column,), kind) for column, kind in _CENTRES.items() if _filled(images, column)]
     if not rules or rules[0].kind != "real":
         rules.insert(0, CentreRule())
     return CohortTable("manifest", root, images, tuple(rules))
+
+
+def _patients_by_site(images: pd.DataFrame) -> pd.DataFrame:
+    """Return the table with a group for each patient of each site.
+
+    Groups that no two sites share keep their names: splits and partitions are drawn in the order of names, so a
+    new name would change what was made of the same manifest before.
+    """
+    if "site" not in images or "group" not in images:
+        return images
+    known = images[images["group"] != ""]
+    if (known.groupby("group")["site"].nunique() < 2).all():
+        return images
+    named = images["site"] + "/" + images["group"]
+    return images.assign(group=named.where(images["group"] != "", ""))
 
 
 def _filled(images: pd.DataFrame, column: str) -> bool:

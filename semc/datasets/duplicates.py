@@ -1,7 +1,8 @@
-"""Identical files under two patients or two labels: merge the patients, quarantine the contradiction.
+"""Identical images under two patients or two labels: merge the patients, quarantine the contradiction.
 
 Open collections hold copies of one image under different patient numbers; a split by patient would still
-leak. Only byte-identical files count (files of equal size are hashed, none is decoded); near duplicates are
+leak. A site compares files byte by byte (files of equal size are hashed, none is decoded), because it does so at
+every start; where hospitals are made of a source, pixels are compared (`identical_pictures.py`). Near duplicates are
 never merged, because images of two patients can be very alike.
 """
 
@@ -30,17 +31,20 @@ class Deduplicated:
     num_quarantined: int
 
 
-def merge_identical(rows: Sequence[SourceRow], *, ungrouped: bool = False) -> Deduplicated:
-    """Merge groups that share an identical file and drop identical files under two labels.
+def merge_identical(
+    rows: Sequence[SourceRow], sets_of_copies: Sequence[Sequence[SourceRow]], *, ungrouped: bool = False
+) -> Deduplicated:
+    """Merge groups that share an identical image and drop identical images under two labels.
 
     Args:
         rows: Rows, each with a non-empty group.
+        sets_of_copies: Sets of identical rows among them, of :func:`identical_files` or `identical_pictures`.
         ungrouped: Groups are single images, not patients; a copy in another split is then dropped from
             training instead of contradicting the whole group.
     """
     quarantined: set[int] = set()
     parents = {row.group: row.group for row in rows}
-    for copies in identical_files(rows):
+    for copies in sets_of_copies:
         if len({row.label for row in copies}) > 1:
             quarantined.update(row.index for row in copies)
         elif ungrouped and len({row.split for row in copies}) > 1:

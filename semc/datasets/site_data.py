@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from semc.config.data import DataConfig
 from semc.config.site import SiteDataConfig
 from semc.datasets.decode import check_header, decode_image
-from semc.datasets.duplicates import merge_identical
+from semc.datasets.duplicates import identical_files, merge_identical
 from semc.datasets.lp2025 import read_lp2025
 from semc.datasets.manifest import read_manifest
 from semc.datasets.ontology import Ontology
@@ -50,7 +50,8 @@ def build_site_data(site: SiteDataConfig, data: DataConfig, batch_size: int) -> 
     for listed in source:
         check_header(listed, data, site)
     ungrouped = any(not row.group for row in source)
-    unique = merge_identical([_with_group(row) for row in source], ungrouped=ungrouped)
+    grouped = [_with_group(row) for row in source]
+    unique = merge_identical(grouped, identical_files(grouped), ungrouped=ungrouped)
     rows = split_rows(unique.rows, site.split, ontology.num_classes)
     by_split = {
         name: tuple(row for row in rows if row.split == name) for name in ("train", "validation", "test")

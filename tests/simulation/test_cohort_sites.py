@@ -40,6 +40,8 @@ def layouts(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "camus_older",
         "fpus23",
         "fpus23_planes",
+        "fetal_brain_planes",
+        "pocus_repository",
         "dicom",
     ):
         write_layout(CONFIG, name, root / name)
@@ -73,6 +75,8 @@ def rows(data: SiteData) -> list[tuple[str, str]]:
     [
         ("fetal_planes", {}, ["aloka", "voluson-e6"]),
         ("african_planes", {}, ["algeria", "egypt"]),
+        ("fetal_brain_planes", {}, ["voluson-e6_op-1", "voluson-e6_op-2"]),
+        ("pocus_repository", {}, ["7", "8"]),
         ("dicom", {}, ["north", "south"]),
         ("camus", {"partition": "iid", "num_sites": 2}, ["site_1", "site_2"]),
         ("camus_older", {"partition": "iid", "num_sites": 2}, ["site_1", "site_2"]),
@@ -97,7 +101,7 @@ def test_each_cohort_becomes_hospitals(
         assert not own & everyone, "no patient at two sites"
         everyone |= own
         files = [path for path in (tmp_path / name / "images").rglob("*") if path.is_file()]
-        assert {path.suffix for path in files} == {".png"}
+        assert {path.suffix for path in files} <= {".png", ".jpg"}, "formats that a site reads"
         assert len(files) == len(rows(data))
     summary = json.loads((tmp_path / "sites.json").read_text())
     assert (summary["synthetic"], summary["centre_kind"]) == (True, "synthetic")
@@ -171,6 +175,15 @@ def test_the_two_fetal_cohorts_join_into_their_centres(tmp_path: Path, layouts: 
     assert {row.centre for row in read_cohort(joined).rows} == {"Algeria", "Egypt", "Voluson E6"}, (
         "the same pictures in both cohorts are one patient's, and go to one centre"
     )
+
+
+def test_marked_repeats_and_images_outside_the_core_are_left_out(layouts: Path) -> None:
+    table = read_cohort_table(layouts / "fetal_brain_planes")
+    files = {row.path.name for row in read_cohort(table).rows}
+    core = table.images[table.images["core"] == "1"]
+    expected = core[core["exact_dup_of"] == ""]
+    assert files == {Path(file).name for file in expected["file"]}
+    assert len(expected) < len(core) < len(table.images)
 
 
 def plant(root: Path, source: str, target: str) -> None:

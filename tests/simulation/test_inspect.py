@@ -7,9 +7,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from click.testing import Result
 from PIL import Image
 from rich.console import Console
-from typer.testing import CliRunner, Result
+from typer.testing import CliRunner
 
 from semc.datasets.phantom import PhantomConfig
 from semc.datasets.phantom.layouts import write_layout
@@ -93,15 +94,41 @@ def test_planted_copies_are_reported_and_nothing_is_merged(tmp_path: Path) -> No
     found = inspect_source([tmp_path])
     assert found.pictures is not None
     alike = found.pictures.near_duplicates
-    assert (alike.across_patients, alike.across_splits, alike.across_labels, alike.patients_involved) == (
-        1,
-        1,
-        1,
-        2,
-    )
+    assert (alike.across_patients, alike.across_labels, alike.patients_involved) == (1, 1, 2)
+    assert (alike.across_splits, alike.splits_open, alike.across_centres) == (1, 0, 0)
+    assert "look alike (1 across splits, 0 across centres, 1 across labels)" in text_of(found)
     assert [pair[:2] for pair in alike.examples] == [(2, len(lines))]
     assert any("look alike" in warning for warning in found.warnings)
     assert found.images == len(lines) - 1
+
+
+def test_a_split_still_to_be_cut_is_not_called_uncrossed(tmp_path: Path) -> None:
+    """Pairs of two hospitals, without official splits; the control is the test above, with them."""
+    write_layout(CONFIG, "pocus", tmp_path)
+    lines = (tmp_path / "index.csv").read_text().splitlines()
+    rows = [dict(zip(lines[0].split(","), line.split(","), strict=True)) for line in lines[1:]]
+    own = rows[0]
+    other = next(row for row in rows if row["source_id"] != own["source_id"] and row["label"] == own["label"])
+    (tmp_path / other["file"]).write_bytes((tmp_path / own["file"]).read_bytes())
+    found = inspect_source([tmp_path])
+    assert found.pictures is not None
+    alike = found.pictures.near_duplicates
+    assert (alike.across_patients, alike.across_splits, alike.splits_open) == (1, 0, 1)
+    assert (alike.across_centres, alike.across_labels) == (1, 0)
+    shown = text_of(found)
+    assert "1 in splits not cut yet, 1 across centres, 0 across labels" in shown
+    assert "0 across splits" not in shown
+
+
+def test_without_centres_none_are_crossed_or_uncrossed(tmp_path: Path) -> None:
+    write_layout(CONFIG, "lp2025", tmp_path)
+    first, second = sorted((tmp_path / "train").glob("*/*.*"))[:2]
+    second.write_bytes(first.read_bytes())
+    found = inspect_source([tmp_path])
+    assert found.pictures is not None
+    assert found.pictures.near_duplicates.across_centres is None
+    assert "across centres" not in text_of(found)
+    assert "look alike (0 across splits, 0 across labels)" in text_of(found)
 
 
 def test_missing_pictures_are_counted_and_ungrouped_images_warned_of(tmp_path: Path) -> None:
@@ -128,7 +155,8 @@ def test_near_duplicates_equal_a_slow_loop() -> None:
     rows = pd.DataFrame(
         {
             "group": rng.integers(0, 12, 90).astype(str),
-            "split": rng.choice(["train", "test"], 90),
+            "split": rng.choice(["train", "test", ""], 90),
+            "centre": rng.choice(["north", "south", ""], 90),
             "label": rng.choice(["a", "b"], 90),
         },
         index=range(100, 190),
@@ -141,15 +169,18 @@ def test_near_duplicates_equal_a_slow_loop() -> None:
     ]
     found = near_duplicates(hashes, rows)
     assert 10 < len(pairs) == found.across_patients
-    for name, value in (("split", found.across_splits), ("label", found.across_labels)):
+    for name, value in (("centre", found.across_centres), ("label", found.across_labels)):
         assert value == sum(rows[name].iloc[i] != rows[name].iloc[j] for i, j in pairs)
+    splits = [{rows["split"].iloc[i], rows["split"].iloc[j]} for i, j in pairs]
+    assert found.splits_open == sum("" in both for both in splits) > 0
+    assert found.across_splits == sum(both == {"train", "test"} for both in splits) > 0
     assert {pair[:2] for pair in found.examples} <= {(i + 100, j + 100) for i, j in pairs}
 
 
 def test_near_duplicates_of_many_images_are_quick() -> None:
     hashes = list(np.random.default_rng(0).random((6000, 256)) < 0.5)
     hashes[5000] = hashes[17]
-    rows = pd.DataFrame({"group": [str(n) for n in range(6000)], "split": "", "label": "a"})
+    rows = pd.DataFrame({"group": [str(n) for n in range(6000)], "split": "", "centre": "", "label": "a"})
     assert near_duplicates(hashes, rows).examples == ((17, 5000, 0),)
 
 
@@ -166,7 +197,7 @@ def test_a_shortcut_is_judged_on_other_patients() -> None:
 
     def vote(mask: pd.Series) -> str:
         counts = target[mask].value_counts()
-        return min(counts.index, key=lambda name: (-counts[name], order.index(name)))
+        return str(min(counts.index, key=lambda name: (-counts[name], order.index(name))))
 
     cue_right = sum(vote((cue == cue[i]) & (group != group[i])) == target[i] for i in range(300))
     blind_right = sum(vote(group != group[i]) == target[i] for i in range(300))

@@ -1,7 +1,7 @@
 """Real cohorts' layouts written by the phantom, so that the real readers run without anybody's images.
 
-Every layout is synthetic: planes of the phantom stand under the cohort's labels. FPUS23 and CAMUS have files of
-their own; the table-based ones are here.
+Every layout is synthetic: planes of the phantom stand under the cohort's labels. Three tables of
+pictures are here, every other layout has a file of its own.
 """
 
 from __future__ import annotations
@@ -13,7 +13,9 @@ from pathlib import Path
 from semc.datasets.phantom.config import PhantomConfig
 from semc.datasets.phantom.layout_camus import write_camus
 from semc.datasets.phantom.layout_dicom import write_dicom
+from semc.datasets.phantom.layout_fetal_brain_planes import MACHINE_OPERATORS, write_fetal_brain_planes
 from semc.datasets.phantom.layout_fpus23 import write_fpus23, write_fpus23_planes
+from semc.datasets.phantom.layout_pocus_repository import write_pocus_repository
 from semc.datasets.phantom.still import WrittenStill, all_frames, write_table
 from semc.datasets.phantom.write import Layout, phantom_file, write_description, write_phantom
 from semc.exit_codes import ExitCode, SemcError
@@ -31,6 +33,11 @@ _BRAIN_PLANES = ("Trans-thalamic", "Trans-cerebellum", "Trans-ventricular", "Oth
 _MACHINES = ("Aloka", "Voluson E6", "Voluson S10", "Other")
 _COUNTRIES = ("Algeria", "Egypt", "Malawi", "Ghana", "Uganda")
 _COUNTRY_CODES = ("DZA", "EGY", "MWI", "GHA", "UGA")
+_MOST_CENTRES = {
+    "fetal_planes": len(_MACHINES),
+    "african_planes": len(_COUNTRIES),
+    "fetal_brain_planes": len(MACHINE_OPERATORS),
+}
 _SIZE_STEP = 16
 """Pixels by which one country's images are taller than the one's before."""
 
@@ -53,7 +60,7 @@ def write_layout(config: PhantomConfig, name: str, out: Path) -> list[WrittenSti
         raise SemcError(
             ExitCode.USAGE, f"There is no layout '{name}'.", f"choose one of: {', '.join(LAYOUTS)}"
         )
-    most = {"fetal_planes": len(_MACHINES), "african_planes": len(_COUNTRIES)}.get(name)
+    most = _MOST_CENTRES.get(name)
     if most is not None and len(config.all_centres()) > most:
         raise SemcError(ExitCode.USAGE, f"The layout {name} has at most {most} centres.", "ask for fewer")
     out.mkdir(parents=True, exist_ok=True)
@@ -135,8 +142,10 @@ LAYOUTS: dict[str, Callable[[PhantomConfig, Path], list[WrittenStill]]] = {
     "camus": write_camus,
     "camus_older": partial(write_camus, older=True),
     "fetal_planes": write_fetal_planes,
+    "fetal_brain_planes": write_fetal_brain_planes,
     "african_planes": write_african_planes,
     "pocus": write_pocus,
+    "pocus_repository": write_pocus_repository,
     "dicom": write_dicom,
 }
 """Name to writer; each layout is read back by a real reader in the tests."""

@@ -25,14 +25,16 @@ def test_a_planted_copy_merges_two_patients_for_good(tmp_path: Path) -> None:
         (b"33", 0, "a"),
         (b"44", 0, "d"),
     ]
-    merged = merge_identical(rows_of(tmp_path, cells))
+    rows = rows_of(tmp_path, cells)
+    merged = merge_identical(rows, identical_files(rows))
     assert [row.group for row in merged.rows] == ["a", "a", "a", "a", "a", "d"]
     assert (merged.num_merged_groups, merged.num_quarantined) == (2, 0)
 
 
 def test_a_copy_under_another_label_is_quarantined(tmp_path: Path) -> None:
     cells = [(b"11", 0, "a"), (b"11", 1, "b"), (b"22", 0, "a"), (b"33", 1, "b")]
-    merged = merge_identical(rows_of(tmp_path, cells))
+    rows = rows_of(tmp_path, cells)
+    merged = merge_identical(rows, identical_files(rows))
     assert [row.index for row in merged.rows] == [4, 5]
     assert [row.group for row in merged.rows] == ["a", "b"], "a contradiction does not merge patients"
     assert merged.num_quarantined == 2

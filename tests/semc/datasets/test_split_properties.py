@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from semc.config import SiteDataConfig
 from semc.config.site import SplitConfig
-from semc.datasets.duplicates import merge_identical
+from semc.datasets.duplicates import identical_files, merge_identical
 from semc.datasets.manifest import rows_of_table
 from semc.datasets.ontology import Ontology
 from semc.datasets.splits import split_rows
@@ -53,7 +53,7 @@ def test_no_patient_and_no_copy_on_both_sides(
     folder: Path, listed: list[tuple[str, int, str]], fraction: float, seed: int, order: object
 ) -> None:
     source = rows_of_table(table_of(listed), SiteDataConfig(root=folder), Ontology(CLASSES))
-    unique = merge_identical(source)
+    unique = merge_identical(source, identical_files(source))
     config = SplitConfig(validation_fraction=fraction / 2, test_fraction=fraction, seed=seed)
     placed = split_rows(unique.rows, config, len(CLASSES))
     split_of_patient: dict[tuple[str, str], set[str]] = {}
