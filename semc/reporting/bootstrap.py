@@ -22,15 +22,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from semc.exit_codes import ExitCode, SemcError
-from semc.reporting.comparison import MIN_RANKED_IMAGES
 from semc.reporting.estimate import Difference, Estimate, GapClosed, WorstSite
 from semc.reporting.predictions import Predictions
+from semc.reporting.thin_sites import MIN_RANKED_PATIENTS, is_thin
 
 Metric = Literal["macro_f1", "balanced_accuracy", "accuracy"]
 Floats = NDArray[np.float64]
 NUM_RESAMPLES: Final = 2000
-MIN_INTERVAL_PATIENTS: Final = 5
-"""Fewest patients of a site whose score gets an interval: of fewer, the draws are too alike to say anything."""
 _TAILS: Final = (0.025, 0.975)
 
 
@@ -77,8 +75,12 @@ class PatientBootstrap:
         }
         self.all_sites = tuple(self._images)
         """Every test site, in the order met."""
-        self.sites = tuple(site for site in self.all_sites if self._is_everywhere(site))
-        """Test sites that every seed of every group was scored on; means and worst sites are over these."""
+        self.thin_sites = tuple(site for site in self.all_sites if is_thin(self.num_patients(site)))
+        """Test sites with too few patients: shown, but in no figure over sites and in no difference."""
+        self.sites = tuple(
+            site for site in self.all_sites if self._is_everywhere(site) and site not in self.thin_sites
+        )
+        """The other test sites that every seed of every group was scored on; all figures over sites are over these."""
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -102,18 +104,19 @@ class PatientBootstrap:
         scores = self._scores[name].get(site)
         if scores is None:
             return None
-        return _estimate(scores.mean_R, [at[0] for at in scores.by_seed.values()], self._has_interval([site]))
+        by_seed = [at[0] for at in scores.by_seed.values()]
+        return _estimate(scores.mean_R, by_seed, self._has_intervals and site not in self.thin_sites)
 
     def mean(self, name: str) -> Estimate | None:
         """Return the mean over :attr:`sites`, every site counting once; None where there is none."""
         if not self.sites:
             return None
         by_seed = [self._mean_R(name, seed)[0] for seed in self._seeds(name)]
-        return _estimate(self._mean_R(name), by_seed, self._has_interval(self.sites))
+        return _estimate(self._mean_R(name), by_seed, self._has_intervals)
 
     def worst(self, name: str) -> WorstSite | None:
-        """Return the worst of :attr:`sites` with :data:`MIN_RANKED_IMAGES` images; None where there is none."""
-        ranked = [site for site in self.sites if self.num_images(site) >= MIN_RANKED_IMAGES]
+        """Return the worst of :attr:`sites` with enough patients to be ranked; None where there is none."""
+        ranked = [site for site in self.sites if self.num_patients(site) >= MIN_RANKED_PATIENTS]
         if not ranked:
             return None
         scores = [self._scores[name][site] for site in ranked]
@@ -123,17 +126,19 @@ class PatientBootstrap:
         return WorstSite(
             site=ranked[lowest],
             num_images=self.num_images(ranked[lowest]),
-            estimate=_estimate(minimum_R, by_seed, self._has_interval(ranked)),
+            estimate=_estimate(minimum_R, by_seed, self._has_intervals),
         )
 
     def paired_difference(self, first: str, second: str, site: str | None = None) -> Difference | None:
         """Return `first` minus `second`, in the mean over :attr:`sites` or at one site.
 
         Returns:
-            None where either was not scored there.
+            None where either was not scored there, or the site is thin.
         """
         sites = self.sites if site is None else (site,)
         if not sites or any(at not in self._scores[name] for at in sites for name in (first, second)):
+            return None
+        if site in self.thin_sites:
             return None
         difference_R = self._mean_R(first, sites=sites) - self._mean_R(second, sites=sites)
         seeds = self._seeds(first, sites)
@@ -143,7 +148,7 @@ class PatientBootstrap:
             else []
         )
         above = float((difference_R[1:] > 0).mean()) if self.resamples else 0.0
-        return Difference(_estimate(difference_R, by_seed, self._has_interval(sites)), above)
+        return Difference(_estimate(difference_R, by_seed, self._has_intervals), above)
 
     def gap_closed(self, name: str, local: str, pooled: str) -> GapClosed:
         """Return which share of the gap from `local` to `pooled` a group closes, in the mean over :attr:`sites`.
@@ -167,9 +172,9 @@ class PatientBootstrap:
         share_R = np.divide(way_R, gap_R, out=np.full_like(way_R, np.nan), where=gap_R != 0)
         return GapClosed(_estimate(share_R, [], drawn=True), "")
 
-    def thin_sites(self) -> tuple[str, ...]:
-        """Return the compared sites with too few patients for an interval of their own."""
-        return tuple(site for site in self.sites if self.num_patients(site) < MIN_INTERVAL_PATIENTS)
+    @property
+    def _has_intervals(self) -> bool:
+        return self.resamples > 1
 
     def _seeds(self, name: str, sites: Sequence[str] | None = None) -> list[int]:
         scores = self._scores[name]
@@ -180,9 +185,6 @@ class PatientBootstrap:
             site in scores and sorted(scores[site].by_seed) == self._seeds(name)
             for name, scores in self._scores.items()
         )
-
-    def _has_interval(self, sites: Sequence[str]) -> bool:
-        return self.resamples > 1 and any(self.num_patients(site) >= MIN_INTERVAL_PATIENTS for site in sites)
 
     def _mean_R(  # noqa: N802 - shape suffix
         self, name: str, seed: int | None = None, sites: Sequence[str] | None = None

@@ -12,7 +12,6 @@ from typing import Final
 
 from semc.reporting.bootstrap import Metric, PatientBootstrap
 from semc.reporting.calibration import NUM_BINS, mean_ece
-from semc.reporting.comparison import MIN_RANKED_IMAGES
 from semc.reporting.cross_site import AWAY, HOME, CrossSiteMatrix
 from semc.reporting.groups import Groups, sites_in_every_group, unadapted
 from semc.reporting.text_table import (
@@ -26,13 +25,12 @@ from semc.reporting.text_table import (
     format_share,
     format_spread,
 )
+from semc.reporting.thin_sites import MIN_RANKED_PATIENTS, note_on_thin, thin_sites
 
 _INTERVAL: Final = (
     "In brackets: 95 % interval over patients. "
     f"{UP} and {DOWN} mark a difference whose interval leaves out zero."
 )
-
-
 MAJORITY: Final = "always the commonest class"
 _IN_WORDS: Final[Mapping[Metric, str]] = {
     "macro_f1": "Macro-F1",
@@ -115,10 +113,11 @@ def arms_table(arms: PatientBootstrap, local: str, pooled: str, baseline: str) -
         title="Arms",
         caption=" ".join(
             [
-                f"Macro-F1, mean over {len(arms.sites)} centres and the seeds. {_INTERVAL}",
-                f"Worst: of the centres with at least {MIN_RANKED_IMAGES} test images.",
+                f"Macro-F1, mean over {_count_of_centres(arms)} and the seeds. {_INTERVAL}",
+                f"Worst: of the centres with at least {MIN_RANKED_PATIENTS} test patients.",
                 *([f"{pooled}: all centres' steps, one after the other."] if pooled in names else []),
                 *(f"Gap closed: none, {reason}." for reason in reasons),
+                *_thin(arms.thin_sites),
             ]
         ),
         columns=(
@@ -152,7 +151,12 @@ def sites_table(
     score = _IN_WORDS[groups.metric]
     return TextTable(
         title=f"Every {what} at every centre" + ("" if groups.metric == "macro_f1" else f": {score.lower()}"),
-        caption=f"{score}, mean over seeds. {_INTERVAL} No bracket: too few patients. {ABSENT} = not scored.",
+        caption=" ".join(
+            [
+                f"{score}, mean over seeds. {_INTERVAL} No bracket: too few patients. {ABSENT} = not scored.",
+                *_thin(groups.thin_sites),
+            ]
+        ),
         columns=(what, *columns),
         rows=(
             *((name, *(format_estimate(groups.site(name, site)) for site in sites)) for name in groups.names),
@@ -180,8 +184,13 @@ def left_out_table(conditions: PatientBootstrap) -> TextTable:
         )
     return TextTable(
         title="A centre that took no part",
-        caption=f"Macro-F1 at each left-out centre, mean over seeds. {_INTERVAL} Last column: share of the draws in "
-        "which the condition is better than no adaptation.",
+        caption=" ".join(
+            [
+                f"Macro-F1 at each left-out centre, mean over seeds. {_INTERVAL}",
+                "Last column: share of the draws in which the condition is better than no adaptation.",
+                *_thin(conditions.thin_sites),
+            ]
+        ),
         columns=(
             "condition",
             *(f"{site} (n = {conditions.num_images(site)})" for site in sites),
@@ -197,7 +206,8 @@ def left_out_table(conditions: PatientBootstrap) -> TextTable:
 def calibration_table(groups: Groups, what: str) -> TextTable:
     """Return the calibration error of every group at every site."""
     sites = tuple(dict.fromkeys(record.test_site for records in groups.values() for record in records))
-    shared = sites_in_every_group(groups)
+    thin = thin_sites(record for records in groups.values() for record in records)
+    shared = sites_in_every_group(groups) - set(thin)
     rows = []
     for name, records in groups.items():
         by_site = {site: [record for record in records if record.test_site == site] for site in sites}
@@ -207,9 +217,14 @@ def calibration_table(groups: Groups, what: str) -> TextTable:
         rows.append((name, *map(format_score, errors.values()), format_score(mean)))
     return TextTable(
         title=f"Calibration error, {what} by {what}",
-        caption=f"Expected calibration error of the called class, {NUM_BINS} equal bins, mean over seeds (Guo et al., "
-        "ICML 2017): how far, on average, the stated probability is from the share that is right. 0 is best; with few "
-        "images most of it is chance, and upwards. Mean: over the centres that every row has.",
+        caption=" ".join(
+            [
+                f"Expected calibration error of the called class, {NUM_BINS} equal bins, mean over seeds (Guo et al.,",
+                "ICML 2017): how far, on average, the stated probability is from the share that is right. 0 is best;",
+                "with few images most of it is chance, and upwards. Mean: over the centres that every row has.",
+                *_thin(thin),
+            ]
+        ),
         columns=(what, *sites, "mean"),
         rows=tuple(rows),
     )
@@ -234,10 +249,16 @@ def away_table(arms: Mapping[str, PatientBootstrap]) -> TextTable:
     Args:
         arms: Of :func:`~semc.reporting.cross_site.home_and_away`.
     """
+    thin = dict.fromkeys(site for bootstrap in arms.values() for site in bootstrap.thin_sites)
     return TextTable(
         title="What a model loses away from home",
-        caption="Macro-F1, mean over test centres and seeds: each centre's images answered by its own model, and by "
-        f"the models of the others. {_INTERVAL}",
+        caption=" ".join(
+            [
+                "Macro-F1, mean over test centres and seeds: each centre's images answered by its own model, and by",
+                f"the models of the others. {_INTERVAL}",
+                *_thin(tuple(thin)),
+            ]
+        ),
         columns=("arm", "own model", "the others' models", "away minus home"),
         rows=tuple(
             (
@@ -271,6 +292,17 @@ def _against(arms: PatientBootstrap, name: str, other: str) -> str:
         if other not in arms.names or other == name
         else format_paired(arms.paired_difference(name, other))
     )
+
+
+def _count_of_centres(groups: PatientBootstrap) -> str:
+    """Say over how many centres a mean is, and of how many where some are left out."""
+    counted, known = len(groups.sites), len(groups.all_sites)
+    return f"{counted} centre{'s' * (counted != 1)}" if counted == known else f"{counted} of {known} centres"
+
+
+def _thin(sites: Sequence[str]) -> list[str]:
+    """Return the note on thin sites as a part of a caption."""
+    return [note_on_thin(sites)] if sites else []
 
 
 def _count(number: int | None) -> str:

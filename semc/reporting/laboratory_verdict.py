@@ -9,11 +9,11 @@ from __future__ import annotations
 
 from typing import Literal
 
-from semc.reporting.bootstrap import MIN_INTERVAL_PATIENTS, PatientBootstrap
-from semc.reporting.comparison import MIN_RANKED_IMAGES
+from semc.reporting.bootstrap import PatientBootstrap
 from semc.reporting.estimate import Difference, Estimate
 from semc.reporting.groups import LOCAL, UNADAPTED, is_yardstick
 from semc.reporting.text_table import format_share
+from semc.reporting.thin_sites import MIN_INTERVAL_PATIENTS, MIN_RANKED_PATIENTS, note_on_thin
 from semc.reporting.verdict import Verdict
 
 
@@ -25,7 +25,7 @@ def judge_arms(arms: PatientBootstrap, main_arm: str, local: str, pooled: str) -
     """
     mean = arms.mean(main_arm) if main_arm in arms.names else None
     if mean is None:
-        return Verdict("unknown", "No centre was scored by every arm, so the arms cannot be compared.", "")
+        return Verdict("unknown", f"{_without_mean(arms, 'arm')}, so the arms cannot be compared.", "")
     count = f"{len(arms.sites)} centre{'s' if len(arms.sites) != 1 else ''}"
     reached = f"Together ({main_arm}), {count} reach a mean macro-F1 of {_in_words(mean)}"
     difference = arms.paired_difference(main_arm, local) if local in arms.names else None
@@ -67,7 +67,11 @@ def judge_left_out(conditions: PatientBootstrap, main_arm: str) -> Verdict:
     unadapted, local = f"{UNADAPTED}{end}", LOCAL if LOCAL in names else f"{LOCAL}{end}"
     mean = conditions.mean(unadapted) if unadapted in names else None
     if mean is None:
-        return Verdict("unknown", "No unadapted model was scored at every left-out centre.", "")
+        if unadapted not in names:
+            return Verdict("unknown", "No unadapted model was scored.", "")
+        return Verdict(
+            "unknown", f"{_without_mean(conditions, 'condition')}, so nothing can be compared.", ""
+        )
     parts = [
         "At a centre that took no part in training, the model with the training centres' mean statistics reaches a "
         "mean macro-F1 of "
@@ -165,18 +169,24 @@ def _caution(groups: PatientBootstrap) -> str:
     parts = [f"{images} test images of {patients} patients, {runs}."]
     if min(seeds) == 1:
         parts.append("Where there is one seed, the chance in training is not seen.")
-    thin = groups.thin_sites()
-    if thin:
-        parts.append(
-            f"Fewer than {MIN_INTERVAL_PATIENTS} test patients: {', '.join(thin)}; the intervals are too narrow."
-        )
-    small = [site for site in groups.sites if groups.num_images(site) < MIN_RANKED_IMAGES]
+    if groups.thin_sites:
+        parts.append(note_on_thin(groups.thin_sites))
+    small = [site for site in groups.sites if groups.num_patients(site) < MIN_RANKED_PATIENTS]
     if small:
-        parts.append(f"Not ranked, with fewer than {MIN_RANKED_IMAGES} test images: {', '.join(small)}.")
-    missing = [site for site in groups.all_sites if site not in groups.sites]
+        parts.append(
+            f"No worst centre, with fewer than {MIN_RANKED_PATIENTS} test patients: {', '.join(small)}."
+        )
+    missing = [site for site in groups.all_sites if site not in (*groups.sites, *groups.thin_sites)]
     if missing:
         parts.append(f"In no mean, as some run lacks it: {', '.join(missing)}.")
     return " ".join(parts)
+
+
+def _without_mean(groups: PatientBootstrap, what: str) -> str:
+    """Say why no site enters a mean."""
+    if groups.all_sites and set(groups.all_sites) == set(groups.thin_sites):
+        return f"No centre has {MIN_INTERVAL_PATIENTS} test patients"
+    return f"No centre with enough test patients was scored by every {what}"
 
 
 def _in_words(estimate: Estimate) -> str:

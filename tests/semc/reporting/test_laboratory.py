@@ -22,6 +22,7 @@ from semc.reporting.laboratory import (
 )
 from semc.reporting.laboratory_findings import PHANTOM, find
 from semc.reporting.laboratory_planes import plane_sites_table, untrained_table
+from semc.reporting.laboratory_plots import interval_plot
 from semc.reporting.laboratory_tables import (
     MAJORITY,
     arms_table,
@@ -30,7 +31,9 @@ from semc.reporting.laboratory_tables import (
     left_out_table,
 )
 from semc.reporting.laboratory_verdict import judge_arms, judge_left_out
+from semc.reporting.predictions import Predictions
 from semc.reporting.text_table import ABSENT, DOWN, TextTable
+from semc.reporting.thin_sites import note_on_thin
 from tests.semc.reporting.made_predictions import CLASSES, SITES, SKILL, compared, crossed, left_out, made
 from tests.semc.reporting.study_result import sample_image
 
@@ -143,9 +146,74 @@ def test_cautions_name_thin_small_and_missing_centres_and_single_seeds():
     caution = judge_arms(PatientBootstrap(arm_groups(records)), "fedavg", "local", "pooled").caution
     assert "1 seed." in caution
     assert "chance in training is not seen" in caution
-    assert "Fewer than 5 test patients: south" in caution
-    assert "fewer than 10 test images: south" in caution
+    assert (
+        "Fewer than 5 test patients, so in no mean, worst centre, paired difference or gap: south." in caution
+    )
+    assert "120 test images of 30 patients" in caution
     assert "In no mean, as some run lacks it: west" in caution
+
+
+def test_a_centre_that_is_compared_but_not_ranked_is_named() -> None:
+    arms = PatientBootstrap(arm_groups([*_all_at("north"), *_all_at("south", patients=9, frames=20)]))
+    verdict = judge_arms(arms, "fedavg", "local", "pooled")
+    assert "2 centres reach" in verdict.sentence
+    assert "No worst centre, with fewer than 10 test patients: south." in verdict.caution
+
+
+def test_thin_centres_alone_give_no_answer() -> None:
+    arms = PatientBootstrap(arm_groups(compared(patients=4)))
+    verdict = judge_arms(arms, "fedavg", "local", "pooled")
+    assert verdict.answer == "unknown"
+    assert verdict.sentence == "No centre has 5 test patients, so the arms cannot be compared."
+    conditions = [made(0.5, protocol="loco", condition=name, patients=4) for name in ("none", "local")]
+    verdict = judge_left_out(PatientBootstrap(condition_groups(conditions)), "fedavg")
+    assert (verdict.answer, verdict.sentence.split(",")[0]) == ("unknown", "No centre has 5 test patients")
+
+
+def _all_at(site: str, **changes: int) -> list[Predictions]:
+    return compared(sites=(site,), **changes)
+
+
+def test_every_mean_leaves_thin_centres_out_and_every_table_says_so() -> None:
+    records = [*_all_at("north"), *_all_at("west"), *_all_at("south", patients=4, frames=40)]
+    conditions = [
+        replace(
+            record, protocol="loco", condition="none" if record.arm == "fedavg" else "local", arm="fedavg"
+        )
+        for record in records
+        if record.arm in ("fedavg", "local")
+    ]
+    crossed_here = [
+        replace(record, protocol="cross_site", model_site="other")
+        for record in records
+        if record.arm == "local"
+    ]
+    contents = _contents(predictions=[*records, *conditions, *crossed_here], site_counts={})
+    found = find(contents)
+    assert found.arms is not None
+    assert found.left_out is not None
+    assert found.away is not None
+    note = note_on_thin(("south",))
+    told = (*found.arms.scores, *found.left_out.scores, found.arms.calibration, found.away)
+    assert all(note in table.caption for table in told)
+    of_two = {
+        name: [mean_ece([r]) for r in records if r.arm == name and r.test_site != "south"]
+        for name in ("local", "silo")
+    }
+    for name, errors in of_two.items():
+        assert float(_cell(found.arms.calibration, name, "mean")) == pytest.approx(np.mean(errors), abs=1e-3)
+    assert "mean over 2 of 3 centres" in found.arms.scores[0].caption
+    assert "mean over 2" in found.left_out.scores[0].columns
+    plot = interval_plot(found.arms.bootstrap)
+    assert plot.layout.xaxis.ticktext == ("north", "west", "south<br>(not in the mean)", "mean")
+    mean = found.arms.bootstrap.mean("silo")
+    assert mean is not None
+    (drawn,) = [trace for trace in plot.data if trace.name == "silo"]
+    assert drawn.y[-1] == mean.value
+    # control: without a thin centre nothing is said
+    whole = find(_contents())
+    assert whole.arms is not None
+    assert not any("Fewer than 5" in table.caption for table in whole.tables())
 
 
 def test_left_out_centres_are_judged_against_training_alone():
@@ -206,11 +274,13 @@ def test_a_centre_without_test_images_is_told():
     assert caption.rows[0] == ("north", "9", ABSENT, "3", ABSENT, "0", "0", "0")
 
 
-def test_planes_with_few_images_are_shown_but_not_ranked():
-    records = [made(0.8, site="north"), made(0.8, site="south", patients=4, frames=3)]
+def test_planes_of_few_patients_are_shown_but_not_ranked() -> None:
+    """Nine patients with forty images each: hundreds of images of a plane, and still no rank."""
+    records = [made(0.8, site="north"), made(0.8, site="south", patients=9, frames=40)]
     row = plane_sites_table("fedavg", records, CLASSES).rows[0]
-    assert re.search(r"n = \d+, rank 1$", row[1])
-    assert row[2].endswith("not ranked")
+    heads = {p for p, label in zip(records[0].patients, records[0].labels, strict=True) if label == 0}
+    assert re.search(rf"n = \d+ of {len(heads)} patients, rank 1$", row[1])
+    assert re.search(r"n = \d{3} of 9 patients, not ranked$", row[2])
 
 
 def test_a_group_without_a_centre_has_a_dash_in_its_calibration():
