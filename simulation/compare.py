@@ -14,8 +14,9 @@ from semc.config import StudyConfig
 from semc.reporting.laboratory import LaboratoryContents, build_laboratory_report, laboratory_markdown
 from semc.reporting.predictions import Predictions, write_predictions
 from semc.reporting.tidy import tidy_csv
+from simulation.arm_relations import fair_yardsticks
 from simulation.arm_run import ArmRun, run_arm
-from simulation.arms import Arm, parse_arm, parse_arms
+from simulation.arms import Arm, parse_arms
 from simulation.laboratory_data import describe_sites
 from simulation.run import Resources
 from simulation.tasks import PREDICTIONS, Task, data_digest, run_tasks
@@ -80,7 +81,7 @@ def compare(laboratory: Laboratory, arm_names: Sequence[str], *, cross_site: boo
     judged = next((arm.name for arm in arms if arm.kind == "federated"), "")
     names = ", ".join(laboratory.study.federation.sites)
     question = f"Does {laboratory.study.name} hold across {names}, and what does training together gain?"
-    return write_laboratory(laboratory, runs, laboratory.out, [arm.name for arm in arms], question, judged)
+    return write_laboratory(laboratory, runs, laboratory.out, arms, question, judged)
 
 
 def arm_tasks(laboratory: Laboratory, arms: Sequence[Arm], *, cross_site: bool) -> list[Task]:
@@ -110,7 +111,7 @@ def write_laboratory(
     laboratory: Laboratory,
     runs: Sequence[ArmRun],
     out: Path,
-    order: Sequence[str],
+    arms: Sequence[Arm],
     question: str,
     judged: str,
     notes: Sequence[str] = (),
@@ -121,7 +122,7 @@ def write_laboratory(
         laboratory: Where and of what.
         runs: All of them.
         out: Folder of the files.
-        order: Arms in the order of the tables.
+        arms: Arms in the order of the tables.
         question: What the experiment asks.
         judged: The arm the answer is about; "" leaves it to the report.
         notes: What to know before believing a figure, beside what is known of the images.
@@ -129,7 +130,7 @@ def write_laboratory(
     Returns:
         The report.
     """
-    place = {name: number for number, name in enumerate(order)}
+    place = {arm.name: number for number, arm in enumerate(arms)}
     records = sorted(
         (record for run in runs for record in run.predictions), key=lambda record: place.get(record.arm, 0)
     )
@@ -151,19 +152,11 @@ def write_laboratory(
         sample_images=data.sample_images,
         notes=(*notes, *data.notes),
         main_arm=judged,
-        **_yardsticks(judged, order),
+        yardsticks=fair_yardsticks(arms, laboratory.study),
     )
     _write(out, records, contents)
     terms.to_csv(out / TERMS, index=False, lineterminator="\n")
     return build_laboratory_report(contents, out / REPORT)
-
-
-def _yardsticks(judged: str, order: Sequence[str]) -> dict[str, str]:
-    """Return the local and pooled arm with the judged arm's own loss and network, where they were run."""
-    if not judged:
-        return {}
-    fair = {f"{kind}_arm": parse_arm(judged).yardstick(kind).name for kind in ("local", "pooled")}
-    return {field: name for field, name in fair.items() if name in order}
 
 
 def _write(out: Path, records: Sequence[Predictions], contents: LaboratoryContents) -> None:

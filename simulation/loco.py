@@ -90,7 +90,7 @@ def loco(
         laboratory,
         records,
         laboratory.out / "loco" / arm.name,
-        [arm.name],
+        [arm],
         question,
         arm.name,
         (note,) if note else (),

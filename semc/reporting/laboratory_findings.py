@@ -12,7 +12,7 @@ from typing import Any, Final, Literal
 
 from semc.reporting.bootstrap import NUM_RESAMPLES, PatientBootstrap
 from semc.reporting.cross_site import CrossSiteMatrix, cross_site_matrices, home_and_away
-from semc.reporting.groups import LOCAL, POOLED, Groups, arm_groups, condition_groups, is_yardstick
+from semc.reporting.groups import LOCAL, Groups, arm_groups, condition_groups, is_yardstick
 from semc.reporting.laboratory_planes import plane_sites_table, planes_table, untrained_table
 from semc.reporting.laboratory_plots import Curves
 from semc.reporting.laboratory_tables import (
@@ -31,6 +31,7 @@ from semc.reporting.majority import majority_scores
 from semc.reporting.predictions import Predictions
 from semc.reporting.text_table import TextTable
 from semc.reporting.verdict import Verdict
+from semc.reporting.yardsticks import Yardsticks
 
 CentreKind = Literal["real", "device", "acquisition", "synthetic"]
 
@@ -85,8 +86,8 @@ class LaboratoryContents:
     notes: Sequence[str] = ()
     main_arm: str = ""
     """The arm the answer is about, named before looking; "" for the baseline, else the first federated arm."""
-    local_arm: str = LOCAL
-    pooled_arm: str = POOLED
+    yardsticks: Mapping[str, Yardsticks] = field(default_factory=dict)
+    """Arm to the two arms with its own loss and network; an arm without them closes no gap."""
     baseline_arm: str = "fedavg"
 
     @cached_property
@@ -185,15 +186,17 @@ def _arms(contents: LaboratoryContents) -> Part | None:
     groups = arm_groups(contents.predictions)
     if not groups:
         return None
-    local, pooled, main = contents.local_arm, contents.pooled_arm, contents.judged_arm()
+    main = contents.judged_arm()
+    fair = contents.yardsticks.get(main)
+    local = fair.local if fair is not None and fair.local in groups else LOCAL
     bootstrap = PatientBootstrap(groups)
     untrained = untrained_table(groups, contents.site_counts, contents.classes)
     return Part(
         groups=groups,
         bootstrap=bootstrap,
-        verdict=judge_arms(bootstrap, main, local, pooled),
+        verdict=judge_arms(bootstrap, main, fair),
         scores=(
-            arms_table(bootstrap, local, pooled, contents.baseline_arm),
+            arms_table(bootstrap, (local, contents.baseline_arm), contents.yardsticks),
             sites_table(bootstrap, "arm", majority_scores(groups, contents.site_counts, contents.classes)),
             sites_table(PatientBootstrap(groups, "balanced_accuracy"), "arm"),
         ),

@@ -1,7 +1,7 @@
 """The tables of arms, conditions and centres, made in one place for the page and for Markdown.
 
-An arm is compared with training alone and with plain FedAvg, a condition of a left-out centre with the unadapted
-model. All figures of a table come from the same draws of patients.
+An arm is compared with training alone and with plain FedAvg where they were run, a condition of a left-out centre
+with the unadapted model. All figures of a table come from the same draws of patients.
 """
 
 from __future__ import annotations
@@ -13,7 +13,15 @@ from typing import Final
 from semc.reporting.bootstrap import Metric, PatientBootstrap
 from semc.reporting.calibration import NUM_BINS, mean_ece
 from semc.reporting.cross_site import AWAY, HOME, CrossSiteMatrix
-from semc.reporting.groups import Groups, sites_in_every_group, unadapted
+from semc.reporting.estimate import GapClosed
+from semc.reporting.groups import (
+    Groups,
+    is_alone,
+    is_pooled,
+    is_yardstick,
+    sites_in_every_group,
+    unadapted,
+)
 from semc.reporting.text_table import (
     ABSENT,
     DOWN,
@@ -26,6 +34,7 @@ from semc.reporting.text_table import (
     format_spread,
 )
 from semc.reporting.thin_sites import MIN_RANKED_PATIENTS, note_on_thin, thin_sites
+from semc.reporting.yardsticks import Yardsticks, measured_pairs, missing_pairs
 
 _INTERVAL: Final = (
     "In brackets: 95 % interval over patients. "
@@ -77,20 +86,21 @@ def data_table(site_counts: Mapping[str, SiteCounts], classes: Sequence[str]) ->
     )
 
 
-def arms_table(arms: PatientBootstrap, local: str, pooled: str, baseline: str) -> TextTable:
+def arms_table(
+    arms: PatientBootstrap, references: Sequence[str], yardsticks: Mapping[str, Yardsticks]
+) -> TextTable:
     """Return every arm's mean and worst site, its differences and the share of the gap it closes.
 
     Args:
         arms: Over :func:`~semc.reporting.groups.arm_groups`.
-        local: The arm of training alone; its columns hold dashes where it was not run, as the next two.
-        pooled: The arm of one model on all images.
-        baseline: The arm of plain federated averaging.
+        references: Arms with a column of differences against them; those that were not run have none.
+        yardsticks: Arm to what its share of the gap is measured by.
     """
     names = arms.names
-    has_gap = local in names and pooled in names
-    reasons = dict.fromkeys(
-        gap.reason for name in names if has_gap and (gap := arms.gap_closed(name, local, pooled)).reason
-    )
+    references = [name for name in dict.fromkeys(references) if name in names]
+    gaps = _gaps_closed(arms, yardsticks)
+    pairs = measured_pairs(yardsticks, names)
+    whole = [name for name in names if is_pooled(name)]
     rows = []
     for name in names:
         mean, worst = arms.mean(name), arms.worst(name)
@@ -103,10 +113,8 @@ def arms_table(arms: PatientBootstrap, local: str, pooled: str, baseline: str) -
                 f"{worst.site} {format_estimate(worst.estimate)}, n = {worst.num_images}"
                 if worst
                 else ABSENT,
-                *(_against(arms, name, other) for other in (local, baseline)),
-                format_share(arms.gap_closed(name, local, pooled).share)
-                if has_gap and name not in (local, pooled)
-                else ABSENT,
+                *(_against(arms, name, other) for other in references),
+                *([format_share(gaps[name].share) if name in gaps else ABSENT] if _has_gap(names) else []),
             )
         )
     return TextTable(
@@ -115,8 +123,8 @@ def arms_table(arms: PatientBootstrap, local: str, pooled: str, baseline: str) -
             [
                 f"Macro-F1, mean over {_count_of_centres(arms)} and the seeds. {_INTERVAL}",
                 f"Worst: of the centres with at least {MIN_RANKED_PATIENTS} test patients.",
-                *([f"{pooled}: all centres' steps, one after the other."] if pooled in names else []),
-                *(f"Gap closed: none, {reason}." for reason in reasons),
+                *([f"{', '.join(whole)}: all centres' steps, one after the other."] if whole else []),
+                *_gap_captions(arms, yardsticks, references, gaps),
                 *_thin(arms.thin_sites),
             ]
         ),
@@ -126,12 +134,66 @@ def arms_table(arms: PatientBootstrap, local: str, pooled: str, baseline: str) -
             "mean macro-F1",
             "lowest to highest seed",
             "worst centre",
-            f"against {local}",
-            f"against {baseline}",
-            f"gap from {local} to {pooled} closed",
+            *(f"against {name}" for name in references),
+            *([_gap_heading(pairs)] if _has_gap(names) else []),
         ),
         rows=tuple(rows),
     )
+
+
+def _has_gap(names: Sequence[str]) -> bool:
+    """Whether anything was run that a gap could lie between, and anything that could close it."""
+    return any(map(is_alone, names)) and any(map(is_pooled, names)) and not all(map(is_yardstick, names))
+
+
+def _gaps_closed(arms: PatientBootstrap, yardsticks: Mapping[str, Yardsticks]) -> dict[str, GapClosed]:
+    """Return the share of every arm whose own yardsticks were run."""
+    return {
+        name: arms.gap_closed(name, pair.local, pair.pooled)
+        for pair, measured in measured_pairs(yardsticks, arms.names).items()
+        for name in measured
+    }
+
+
+def _gap_heading(pairs: Mapping[Yardsticks, Sequence[str]]) -> str:
+    if len(pairs) != 1:
+        return "gap closed"
+    (pair,) = pairs
+    return f"gap from {pair.local} to {pair.pooled} closed"
+
+
+def _gap_captions(
+    arms: PatientBootstrap,
+    yardsticks: Mapping[str, Yardsticks],
+    references: Sequence[str],
+    gaps: Mapping[str, GapClosed],
+) -> list[str]:
+    """Say which pair measures which arm, why a share is lacking, and which arms have no pair of their own."""
+    if not _has_gap(arms.names):
+        return []
+    pairs = measured_pairs(yardsticks, arms.names)
+    captions = [
+        f"Gap closed by {', '.join(measured)}: of the way from {pair.local} to {pair.pooled}."
+        for pair, measured in pairs.items()
+        if len(pairs) > 1
+    ]
+    captions += [
+        f"Gap closed: none, {reason}."
+        for reason in dict.fromkeys(gap.reason for gap in gaps.values() if gap.reason)
+    ]
+    alone = next(filter(is_alone, references), None)
+    for pair, measured in missing_pairs(yardsticks, arms.names).items():
+        missing = pair.missing(arms.names)
+        captions.append(
+            f"Gap closed: {ABSENT} for {', '.join(measured)}, as {' and '.join(missing)}, with the same loss and "
+            f"network, {'was' if len(missing) == 1 else 'were'} not run"
+            + (
+                f"; against {alone} the loss or network differs too."
+                if pair.local != alone and alone
+                else "."
+            )
+        )
+    return captions
 
 
 def sites_table(

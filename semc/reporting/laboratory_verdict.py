@@ -11,30 +11,35 @@ from typing import Literal
 
 from semc.reporting.bootstrap import PatientBootstrap
 from semc.reporting.estimate import Difference, Estimate
-from semc.reporting.groups import LOCAL, UNADAPTED, is_yardstick
+from semc.reporting.groups import LOCAL, UNADAPTED, is_alone, is_pooled, is_yardstick
 from semc.reporting.text_table import format_share
 from semc.reporting.thin_sites import MIN_INTERVAL_PATIENTS, MIN_RANKED_PATIENTS, note_on_thin
 from semc.reporting.verdict import Verdict
+from semc.reporting.yardsticks import Yardsticks
 
 
-def judge_arms(arms: PatientBootstrap, main_arm: str, local: str, pooled: str) -> Verdict:
+def judge_arms(arms: PatientBootstrap, main_arm: str, fair: Yardsticks | None) -> Verdict:
     """Say whether the main arm beats training alone across the centres.
 
     `yes`: surely better in the mean and its worst centre no lower; `partly`: surely better in the mean, but its worst
     centre is lower; `no`: surely worse; `unclear`: the interval holds zero; `unknown`: nothing to compare with.
+
+    Args:
+        arms: All of them.
+        main_arm: The arm that is judged.
+        fair: What it is measured by, and nothing else in its place; None where that is not known.
     """
     mean = arms.mean(main_arm) if main_arm in arms.names else None
     if mean is None:
         return Verdict("unknown", f"{_without_mean(arms, 'arm')}, so the arms cannot be compared.", "")
     count = f"{len(arms.sites)} centre{'s' if len(arms.sites) != 1 else ''}"
     reached = f"Together ({main_arm}), {count} reach a mean macro-F1 of {_in_words(mean)}"
-    difference = arms.paired_difference(main_arm, local) if local in arms.names else None
-    alone = arms.mean(local) if local in arms.names else None
+    local = fair.local if fair is not None and fair.local in arms.names else None
+    difference = arms.paired_difference(main_arm, local) if local is not None else None
+    alone = arms.mean(local) if local is not None else None
     caution = _caution(arms)
-    if difference is None or alone is None or main_arm == local:
-        return Verdict(
-            "unknown", f"{reached}. Training alone was not run, so the gain is not known.", caution
-        )
+    if fair is None or local is None or difference is None or alone is None:
+        return _gain_unknown(arms, main_arm, fair, reached, caution)
     parts = [f"{reached}; each alone ({local}), {_in_words(alone)}. {_paired(difference)}"]
     floor = 0.0
     worst, worst_alone = arms.worst(main_arm), arms.worst(local)
@@ -44,7 +49,7 @@ def judge_arms(arms: PatientBootstrap, main_arm: str, local: str, pooled: str) -
             f"The weakest centre has {worst.estimate.value:.3f} ({worst.site}, n = {worst.num_images}); alone, the "
             f"weakest has {worst_alone.estimate.value:.3f} ({worst_alone.site}, n = {worst_alone.num_images})."
         )
-    parts += _gap(arms, main_arm, local, pooled)
+    parts += _gap(arms, main_arm, fair)
     details = (*_by_seed(difference), *_centre_by_centre(arms, main_arm, local), *_highest(arms, main_arm))
     answer: Literal["yes", "partly", "no", "unclear"]
     if difference.sign == 0 or not difference.steady:
@@ -131,11 +136,34 @@ def _centre_by_centre(arms: PatientBootstrap, main_arm: str, local: str) -> list
     return [f"{text}, worse at {len(worse)}{names}."]
 
 
-def _gap(arms: PatientBootstrap, main_arm: str, local: str, pooled: str) -> list[str]:
+def _gain_unknown(
+    arms: PatientBootstrap, main_arm: str, fair: Yardsticks | None, reached: str, caution: str
+) -> Verdict:
+    """Say that training alone with the main arm's loss and network was not run, and how it stands to other arms."""
+    others = [name for name in arms.names if is_alone(name) and name != main_arm]
+    differences = {name: arms.paired_difference(main_arm, name) for name in others}
+    which = f" with the same loss and network ({fair.local})" if fair is not None and others else ""
+    return Verdict(
+        "unknown",
+        f"{reached}. Training alone{which} was not run, so the gain is not known.",
+        caution,
+        tuple(
+            f"Against {name}, which differs in loss or network too: {_signed(found.estimate)}{_told_apart(found)}."
+            for name, found in differences.items()
+            if found is not None
+        ),
+    )
+
+
+def _gap(arms: PatientBootstrap, main_arm: str, fair: Yardsticks) -> list[str]:
     """Say how far the main arm goes towards pooled training."""
-    if pooled not in arms.names or main_arm == pooled:
-        return []
-    gap = arms.gap_closed(main_arm, local, pooled)
+    if fair.pooled not in arms.names:
+        return (
+            [f"Which share of the gap to pooled images it closes is not known: {fair.pooled} was not run."]
+            if any(map(is_pooled, arms.names))
+            else []
+        )
+    gap = arms.gap_closed(main_arm, fair.local, fair.pooled)
     if gap.share is None:
         return [f"Which share of the gap to pooled images it closes cannot be said: {gap.reason}."]
     return [

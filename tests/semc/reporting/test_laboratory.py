@@ -34,8 +34,11 @@ from semc.reporting.laboratory_verdict import judge_arms, judge_left_out
 from semc.reporting.predictions import Predictions
 from semc.reporting.text_table import ABSENT, DOWN, TextTable
 from semc.reporting.thin_sites import note_on_thin
+from semc.reporting.yardsticks import Yardsticks
 from tests.semc.reporting.made_predictions import CLASSES, SITES, SKILL, compared, crossed, left_out, made
 from tests.semc.reporting.study_result import sample_image
+
+PLAIN = {"fedavg": Yardsticks(), "silo": Yardsticks()}
 
 
 def _contents(**changes) -> LaboratoryContents:
@@ -57,6 +60,7 @@ def _contents(**changes) -> LaboratoryContents:
         settings={"training": {"learning_rate": 0.01, "gradient_clip": None}},
         digest="d" * 64,
         notes=("Two centres were too small.",),
+        yardsticks=PLAIN,
     )
     return replace(contents, **changes)
 
@@ -71,7 +75,7 @@ def _cell(table: TextTable, row: str, column: str) -> str:
 
 
 def _judged(skill, **changes):
-    return judge_arms(PatientBootstrap(arm_groups(compared(skill, **changes))), "fedavg", "local", "pooled")
+    return judge_arms(PatientBootstrap(arm_groups(compared(skill, **changes))), "fedavg", Yardsticks())
 
 
 def test_a_sure_gain_is_a_yes_with_its_interval():
@@ -111,7 +115,7 @@ def test_a_gain_that_leaves_the_worst_centre_behind_is_partial():
         for arm, skills in {"local": (0.3, 0.4, 0.6), "fedavg": (0.95, 0.95, 0.1)}.items()
         for site, skill in zip(SITES, skills, strict=True)
     ]
-    verdict = judge_arms(PatientBootstrap(arm_groups(records)), "fedavg", "local", "pooled")
+    verdict = judge_arms(PatientBootstrap(arm_groups(records)), "fedavg", Yardsticks())
     assert verdict.answer == "partly"
     assert "worse at 1 (west)" in " ".join(verdict.details)
 
@@ -125,7 +129,7 @@ def test_a_gain_whose_sign_hangs_on_the_seed_is_not_settled():
     ]
     bootstrap = PatientBootstrap(arm_groups(records))
     assert bootstrap.paired_difference("fedavg", "local").sign == 1
-    verdict = judge_arms(bootstrap, "fedavg", "local", "pooled")
+    verdict = judge_arms(bootstrap, "fedavg", Yardsticks())
     assert verdict.answer == "unclear"
     assert "hangs on the seed" in verdict.sentence
 
@@ -134,7 +138,7 @@ def test_what_was_not_run_is_not_known():
     verdict = _judged({"fedavg": 0.8})
     assert verdict.answer == "unknown"
     assert "Training alone was not run" in verdict.sentence
-    assert judge_arms(PatientBootstrap({}), "fedavg", "local", "pooled").answer == "unknown"
+    assert judge_arms(PatientBootstrap({}), "fedavg", Yardsticks()).answer == "unknown"
 
 
 def test_cautions_name_thin_small_and_missing_centres_and_single_seeds():
@@ -143,7 +147,7 @@ def test_cautions_name_thin_small_and_missing_centres_and_single_seeds():
         *(made(0.8, arm=arm, site="south", patients=3, frames=2) for arm in ("local", "fedavg")),
         made(0.8, arm="local", site="west"),
     ]
-    caution = judge_arms(PatientBootstrap(arm_groups(records)), "fedavg", "local", "pooled").caution
+    caution = judge_arms(PatientBootstrap(arm_groups(records)), "fedavg", Yardsticks()).caution
     assert "1 seed." in caution
     assert "chance in training is not seen" in caution
     assert (
@@ -155,14 +159,14 @@ def test_cautions_name_thin_small_and_missing_centres_and_single_seeds():
 
 def test_a_centre_that_is_compared_but_not_ranked_is_named() -> None:
     arms = PatientBootstrap(arm_groups([*_all_at("north"), *_all_at("south", patients=9, frames=20)]))
-    verdict = judge_arms(arms, "fedavg", "local", "pooled")
+    verdict = judge_arms(arms, "fedavg", Yardsticks())
     assert "2 centres reach" in verdict.sentence
     assert "No worst centre, with fewer than 10 test patients: south." in verdict.caution
 
 
 def test_thin_centres_alone_give_no_answer() -> None:
     arms = PatientBootstrap(arm_groups(compared(patients=4)))
-    verdict = judge_arms(arms, "fedavg", "local", "pooled")
+    verdict = judge_arms(arms, "fedavg", Yardsticks())
     assert verdict.answer == "unknown"
     assert verdict.sentence == "No centre has 5 test patients, so the arms cannot be compared."
     conditions = [made(0.5, protocol="loco", condition=name, patients=4) for name in ("none", "local")]
@@ -239,7 +243,7 @@ def test_several_left_out_arms_are_judged_by_the_main_one():
 
 def test_tables_hold_the_figures_of_the_bootstrap():
     arms = PatientBootstrap(arm_groups(compared()))
-    table = arms_table(arms, "local", "pooled", "fedavg")
+    table = arms_table(arms, ("local", "fedavg"), PLAIN)
     mean = arms.mean("silo")
     assert _cell(table, "silo", "mean macro-F1") == f"{mean.value:.3f} ({mean.low:.3f} to {mean.high:.3f})"
     assert (
@@ -261,9 +265,63 @@ def test_tables_hold_the_figures_of_the_bootstrap():
 
 def test_a_gap_that_may_not_be_there_is_a_dash_with_its_reason():
     upside_down = PatientBootstrap(arm_groups(compared({"local": 0.9, "pooled": 0.6, "fedavg": 0.7})))
-    table = arms_table(upside_down, "local", "pooled", "fedavg")
+    table = arms_table(upside_down, ("local",), PLAIN)
     assert _cell(table, "fedavg", "gap from local to pooled closed") == ABSENT
     assert "Gap closed: none, pooled is not above local." in table.caption
+
+
+OTHER_LOSS = Yardsticks("local+ce", "pooled+ce")
+
+
+def test_an_arm_with_another_loss_is_not_measured_by_plain_yardsticks() -> None:
+    skill = {"local": 0.5, "pooled": 0.95, "fedavg": 0.8, "silo+ce": 0.85}
+    yardsticks = {"fedavg": Yardsticks(), "silo+ce": OTHER_LOSS}
+    arms = PatientBootstrap(arm_groups(compared(skill)))
+    table = arms_table(arms, ("local",), yardsticks)
+    assert " % (" in _cell(table, "fedavg", "gap from local to pooled closed")
+    assert _cell(table, "silo+ce", "gap from local to pooled closed") == ABSENT
+    assert (
+        "Gap closed: – for silo+ce, as local+ce and pooled+ce, with the same loss and network, were not run; against "
+        "local the loss or network differs too." in table.caption
+    )
+    verdict = judge_arms(arms, "silo+ce", OTHER_LOSS)
+    assert verdict.answer == "unknown"
+    assert "(local+ce) was not run, so the gain is not known" in verdict.sentence
+    assert "gap" not in verdict.sentence
+    assert any(
+        line.startswith("Against local, which differs in loss or network too: +") for line in verdict.details
+    )
+    # control: the same figures are a yes where local and pooled are the arm's own
+    assert judge_arms(arms, "silo+ce", Yardsticks()).answer == "yes"
+
+
+def test_every_arm_is_measured_by_its_own_yardsticks_where_they_were_run() -> None:
+    skill = {"local": 0.4, "pooled": 0.95, "local+ce": 0.6, "pooled+ce": 0.9, "fedavg": 0.8, "silo+ce": 0.8}
+    yardsticks = {"fedavg": Yardsticks(), "silo+ce": OTHER_LOSS}
+    arms = PatientBootstrap(arm_groups(compared(skill)))
+    table = arms_table(arms, ("local",), yardsticks)
+    own = arms.gap_closed("silo+ce", "local+ce", "pooled+ce").share
+    foreign = arms.gap_closed("silo+ce", "local", "pooled").share
+    assert own is not None
+    assert foreign is not None
+    assert _cell(table, "silo+ce", "gap closed").startswith(f"{100 * own.value:.0f} % (")
+    assert round(100 * own.value) != round(100 * foreign.value)
+    assert _cell(table, "local+ce", "gap closed") == _cell(table, "pooled+ce", "gap closed") == ABSENT
+    assert "Gap closed by fedavg: of the way from local to pooled." in table.caption
+    assert "Gap closed by silo+ce: of the way from local+ce to pooled+ce." in table.caption
+    half = [record for record in compared(skill) if record.arm != "pooled+ce"]
+    caption = arms_table(PatientBootstrap(arm_groups(half)), ("local+ce",), yardsticks).caption
+    assert "– for silo+ce, as pooled+ce, with the same loss and network, was not run." in caption
+    verdict = judge_arms(PatientBootstrap(arm_groups(half)), "silo+ce", OTHER_LOSS)
+    assert "each alone (local+ce)" in verdict.sentence
+    assert "is not known: pooled+ce was not run." in verdict.sentence
+
+
+def test_columns_of_arms_that_were_not_run_are_left_out() -> None:
+    arms = PatientBootstrap(arm_groups(compared({"pooled": 0.9, "pooled+ce": 0.8})))
+    table = arms_table(arms, ("local", "fedavg", "pooled"), {})
+    assert table.columns[5:] == ("against pooled",)
+    assert "Gap" not in table.caption
 
 
 def test_a_centre_without_test_images_is_told():
