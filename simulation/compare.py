@@ -11,12 +11,13 @@ from rich.console import Console
 
 from client.lock import held
 from semc.config import StudyConfig
+from semc.exit_codes import ExitCode, SemcError
 from semc.reporting.laboratory import LaboratoryContents, build_laboratory_report, laboratory_markdown
 from semc.reporting.predictions import Predictions, write_predictions
 from semc.reporting.tidy import tidy_csv
 from simulation.arm_relations import fair_yardsticks
 from simulation.arm_run import ArmRun, run_arm
-from simulation.arms import Arm, parse_arms
+from simulation.arms import Arm, parse_arm, parse_arms
 from simulation.laboratory_data import describe_sites
 from simulation.run import Resources
 from simulation.tasks import PREDICTIONS, Task, data_digest, run_tasks
@@ -60,28 +61,52 @@ class Laboratory:
             return run_tasks(tasks, self.console, at_once=self.at_once, keep_models=self.keep_models)
 
 
-def compare(laboratory: Laboratory, arm_names: Sequence[str], *, cross_site: bool = True) -> Path:
+def compare(
+    laboratory: Laboratory, arm_names: Sequence[str], *, cross_site: bool = True, against: str = ""
+) -> Path:
     """Run arms x seeds; write `results.csv`, `terms.csv`, `predictions.parquet`, `tables.md` and `report.html`.
 
     Args:
         laboratory: Study, sites, seeds.
         arm_names: Arms as :func:`simulation.arms.parse_arm` reads them; the first federated one is judged.
         cross_site: Also score each site's model on all other sites' images.
+        against: Which of the arms every other one is compared with; "" for training alone, where it is run.
 
     Returns:
         The report.
 
     Raises:
-        SemcError: A wrong arm, or a setting that does not go with the study, before anything is trained; later
-            whatever a run refuses.
+        SemcError: Before anything is trained, a wrong arm, `against` an arm that is not run, or a setting that does
+            not go with the study; later whatever a run refuses.
     """
     arms = parse_arms(arm_names)
+    reference = _reference(against, arms)
     tasks = arm_tasks(laboratory, arms, cross_site=cross_site)
     runs = laboratory.run(tasks)
     judged = next((arm.name for arm in arms if arm.kind == "federated"), "")
     names = ", ".join(laboratory.study.federation.sites)
-    question = f"Does {laboratory.study.name} hold across {names}, and what does training together gain?"
-    return write_laboratory(laboratory, runs, laboratory.out, arms, question, judged)
+    question = (
+        f"Does {laboratory.study.name} hold across {names}, and what does training together gain?"
+        if judged
+        else f"How do the arms of {laboratory.study.name} differ across {names}?"
+    )
+    return write_laboratory(laboratory, runs, laboratory.out, arms, question, judged, against=reference)
+
+
+def _reference(against: str, arms: Sequence[Arm]) -> str:
+    """Return the name of the arm that others are compared with; "" where none was asked for.
+
+    Raises:
+        SemcError: USAGE where it is none of the arms.
+    """
+    if not against:
+        return ""
+    name, names = parse_arm(against).name, [arm.name for arm in arms]
+    if name not in names:
+        raise SemcError(
+            ExitCode.USAGE, f"'{name}' is none of the arms compared.", f"--against any of {','.join(names)}"
+        )
+    return name
 
 
 def arm_tasks(laboratory: Laboratory, arms: Sequence[Arm], *, cross_site: bool) -> list[Task]:
@@ -115,6 +140,7 @@ def write_laboratory(
     question: str,
     judged: str,
     notes: Sequence[str] = (),
+    against: str = "",
 ) -> Path:
     """Write the record, the tables and the report of finished runs.
 
@@ -126,6 +152,7 @@ def write_laboratory(
         question: What the experiment asks.
         judged: The arm the answer is about; "" leaves it to the report.
         notes: What to know before believing a figure, beside what is known of the images.
+        against: The arm that every other one is compared with; "" for training alone.
 
     Returns:
         The report.
@@ -153,6 +180,7 @@ def write_laboratory(
         notes=(*notes, *data.notes),
         main_arm=judged,
         yardsticks=fair_yardsticks(arms, laboratory.study),
+        against_arm=against,
     )
     _write(out, records, contents)
     terms.to_csv(out / TERMS, index=False, lineterminator="\n")

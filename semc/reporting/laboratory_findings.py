@@ -22,11 +22,12 @@ from semc.reporting.laboratory_tables import (
     calibration_table,
     cross_site_table,
     data_table,
+    differences_table,
     left_out_table,
     sites_table,
     training_table,
 )
-from semc.reporting.laboratory_verdict import judge_arms, judge_left_out
+from semc.reporting.laboratory_verdict import judge_apart, judge_arms, judge_left_out
 from semc.reporting.majority import majority_scores
 from semc.reporting.predictions import Predictions
 from semc.reporting.text_table import TextTable
@@ -89,6 +90,8 @@ class LaboratoryContents:
     yardsticks: Mapping[str, Yardsticks] = field(default_factory=dict)
     """Arm to the two arms with its own loss and network; an arm without them closes no gap."""
     baseline_arm: str = "fedavg"
+    against_arm: str = ""
+    """The arm that every other one is compared with, centre by centre; "" for training alone, where it was run."""
 
     @cached_property
     def findings(self) -> Findings:
@@ -190,13 +193,16 @@ def _arms(contents: LaboratoryContents) -> Part | None:
     fair = contents.yardsticks.get(main)
     local = fair.local if fair is not None and fair.local in groups else LOCAL
     bootstrap = PatientBootstrap(groups)
+    against = contents.against_arm or local
+    federated = main in groups and not is_yardstick(main)
     untrained = untrained_table(groups, contents.site_counts, contents.classes)
     return Part(
         groups=groups,
         bootstrap=bootstrap,
-        verdict=judge_arms(bootstrap, main, fair),
+        verdict=judge_arms(bootstrap, main, fair) if federated else judge_apart(bootstrap, against),
         scores=(
-            arms_table(bootstrap, (local, contents.baseline_arm), contents.yardsticks),
+            arms_table(bootstrap, (local, contents.baseline_arm, against), contents.yardsticks),
+            *([differences_table(bootstrap, against)] if against in groups and len(groups) > 1 else []),
             sites_table(bootstrap, "arm", majority_scores(groups, contents.site_counts, contents.classes)),
             sites_table(PatientBootstrap(groups, "balanced_accuracy"), "arm"),
         ),

@@ -1,6 +1,6 @@
 """The tables of arms, conditions and centres, made in one place for the page and for Markdown.
 
-An arm is compared with training alone and with plain FedAvg where they were run, a condition of a left-out centre
+An arm is compared with training alone, with plain FedAvg and with any arm asked for, a condition of a left-out centre
 with the unadapted model. All figures of a table come from the same draws of patients.
 """
 
@@ -141,6 +141,44 @@ def arms_table(
     )
 
 
+def differences_table(arms: PatientBootstrap, reference: str) -> TextTable:
+    """Return every arm's paired difference to one arm, at every site and in the mean.
+
+    Args:
+        arms: Over :func:`~semc.reporting.groups.arm_groups`.
+        reference: One of them; it has no row.
+    """
+    sites = arms.all_sites
+    return TextTable(
+        title=f"Every arm minus {reference}, centre by centre",
+        caption=" ".join(
+            [
+                f"Macro-F1 of the arm minus that of {reference} on the same patients, mean over seeds. {_INTERVAL}",
+                f"{ABSENT} = not scored by both, or too few patients.",
+                *_thin(arms.thin_sites),
+            ]
+        ),
+        columns=("arm", *_sites_in_words(arms), f"mean over {len(arms.sites)}"),
+        rows=tuple(
+            (
+                name,
+                *(format_paired(arms.paired_difference(name, reference, site)) for site in sites),
+                format_paired(arms.paired_difference(name, reference)),
+            )
+            for name in arms.names
+            if name != reference
+        ),
+    )
+
+
+def _sites_in_words(groups: PatientBootstrap) -> list[str]:
+    """Return every site with its test images and patients, as the heading of a column."""
+    return [
+        f"{site} (n = {groups.num_images(site)}, {groups.num_patients(site)} patients)"
+        for site in groups.all_sites
+    ]
+
+
 def _has_gap(names: Sequence[str]) -> bool:
     """Whether anything was run that a gap could lie between, and anything that could close it."""
     return any(map(is_alone, names)) and any(map(is_pooled, names)) and not all(map(is_yardstick, names))
@@ -207,9 +245,6 @@ def sites_table(
         majority: Site to what always answering the commonest class would score; None for no such row.
     """
     sites = groups.all_sites
-    columns = [
-        f"{site} (n = {groups.num_images(site)}, {groups.num_patients(site)} patients)" for site in sites
-    ]
     score = _IN_WORDS[groups.metric]
     return TextTable(
         title=f"Every {what} at every centre" + ("" if groups.metric == "macro_f1" else f": {score.lower()}"),
@@ -219,7 +254,7 @@ def sites_table(
                 *_thin(groups.thin_sites),
             ]
         ),
-        columns=(what, *columns),
+        columns=(what, *_sites_in_words(groups)),
         rows=(
             *((name, *(format_estimate(groups.site(name, site)) for site in sites)) for name in groups.names),
             *([(MAJORITY, *(format_score(majority.get(site)) for site in sites))] if majority else []),

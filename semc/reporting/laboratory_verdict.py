@@ -61,6 +61,33 @@ def judge_arms(arms: PatientBootstrap, main_arm: str, fair: Yardsticks | None) -
     return Verdict(answer, " ".join(parts), caution, details)
 
 
+def judge_apart(arms: PatientBootstrap, against: str) -> Verdict:
+    """Say how arms without a federation among them stand to one of them; whether training together helps is not known.
+
+    Args:
+        arms: All of them.
+        against: The arm the others are compared with; where it was not run, nothing is compared.
+    """
+    if not arms.sites:
+        return Verdict("unknown", f"{_without_mean(arms, 'arm')}, so the arms cannot be compared.", "")
+    sentence = "No federation was run, so nothing is said of training together."
+    mean = arms.mean(against) if against in arms.names else None
+    if mean is None:
+        return Verdict("unknown", sentence, _caution(arms))
+    count = f"{len(arms.sites)} centre{'s' if len(arms.sites) != 1 else ''}"
+    differences = {name: arms.paired_difference(name, against) for name in arms.names if name != against}
+    return Verdict(
+        "unknown",
+        f"{sentence} {against} reaches a mean macro-F1 of {_in_words(mean)} over {count}.",
+        _caution(arms),
+        tuple(
+            f"{name} minus {against}: {_signed(found.estimate)}{_told_apart(found)}."
+            for name, found in differences.items()
+            if found is not None
+        ),
+    )
+
+
 def judge_left_out(conditions: PatientBootstrap, main_arm: str) -> Verdict:
     """Say whether a model serves a centre that took no part in its training, and what adapting it changes.
 

@@ -28,9 +28,10 @@ from semc.reporting.laboratory_tables import (
     arms_table,
     calibration_table,
     data_table,
+    differences_table,
     left_out_table,
 )
-from semc.reporting.laboratory_verdict import judge_arms, judge_left_out
+from semc.reporting.laboratory_verdict import judge_apart, judge_arms, judge_left_out
 from semc.reporting.predictions import Predictions
 from semc.reporting.text_table import ABSENT, DOWN, TextTable
 from semc.reporting.thin_sites import note_on_thin
@@ -317,6 +318,63 @@ def test_every_arm_is_measured_by_its_own_yardsticks_where_they_were_run() -> No
     assert "is not known: pooled+ce was not run." in verdict.sentence
 
 
+def test_every_arm_minus_one_centre_by_centre() -> None:
+    records = [*_all_at("north"), *_all_at("west"), *_all_at("south", patients=4, frames=40)]
+    arms = PatientBootstrap(arm_groups(records))
+    table = differences_table(arms, "silo")
+    assert [row[0] for row in table.rows] == ["local", "fedavg", "pooled"]
+    north, south = (
+        next(name for name in table.columns if name.startswith(site)) for site in ("north", "south")
+    )
+    found = arms.paired_difference("local", "silo", "north")
+    assert found is not None
+    estimate = found.estimate
+    assert _cell(table, "local", north) == (
+        f"{estimate.value:+.3f} ({estimate.low:+.3f} to {estimate.high:+.3f}) {DOWN}"
+    )
+    silo, local = arms.site("silo", "north"), arms.site("local", "north")
+    assert silo is not None
+    assert local is not None
+    assert estimate.value == pytest.approx(local.value - silo.value)
+    assert _cell(table, "local", south) == ABSENT
+    assert table.columns[-1] == "mean over 2"
+    assert _cell(table, "local", "mean over 2").endswith(DOWN)
+    assert note_on_thin(("south",)) in table.caption
+
+
+def test_differences_are_to_the_arm_asked_for_else_to_training_alone() -> None:
+    def titles(**changes: object) -> list[str]:
+        part = find(_contents(**changes)).arms
+        assert part is not None
+        return [table.title for table in part.scores if table.title.startswith("Every arm minus")]
+
+    assert titles() == ["Every arm minus local, centre by centre"]
+    assert titles(against_arm="silo") == ["Every arm minus silo, centre by centre"]
+    without = compared({"fedavg": 0.7, "silo": 0.8})
+    assert titles(predictions=without) == []
+    part = find(_contents(predictions=without, against_arm="silo")).arms
+    assert part is not None
+    assert part.scores[0].columns[5:] == ("against fedavg", "against silo")
+    assert _cell(part.scores[0], "fedavg", "against silo").endswith(DOWN)
+
+
+def test_without_a_federation_nothing_is_said_of_training_together() -> None:
+    arms = PatientBootstrap(arm_groups(compared({"pooled": 0.9, "pooled+ce": 0.5})))
+    verdict = judge_apart(arms, "pooled")
+    assert verdict.answer == "unknown"
+    assert verdict.sentence.startswith(
+        "No federation was run, so nothing is said of training together. pooled reaches"
+    )
+    (detail,) = verdict.details
+    assert re.match(r"pooled\+ce minus pooled: -0\.\d+ \(", detail)
+    assert judge_apart(arms, "local").details == ()
+    only_local = find(_contents(predictions=compared({"local": 0.5}))).arms
+    assert only_local is not None
+    assert "Training alone was not run" not in only_local.verdict.sentence
+    thin = PatientBootstrap(arm_groups(compared({"pooled": 0.9}, patients=3)))
+    assert "cannot be compared" in judge_apart(thin, "pooled").sentence
+
+
 def test_columns_of_arms_that_were_not_run_are_left_out() -> None:
     arms = PatientBootstrap(arm_groups(compared({"pooled": 0.9, "pooled+ce": 0.8})))
     table = arms_table(arms, ("local", "fedavg", "pooled"), {})
@@ -438,7 +496,7 @@ def test_markdown_and_page_show_the_same_tables():
     contents = _contents()
     markdown, words = laboratory_markdown(contents), _words(contents)
     tables = find(contents).tables()
-    assert len(tables) == 14
+    assert len(tables) == 15
     for table in tables:
         assert table.markdown().rstrip() in markdown
         assert table.caption.split(" ")[0] in words
@@ -448,7 +506,7 @@ def test_markdown_and_page_show_the_same_tables():
 
 def test_the_commonest_class_is_the_floor_and_balanced_accuracy_stands_beside_macro_f1():
     scores = find(_contents()).arms.scores  # type: ignore[union-attr]
-    sites, balanced = scores[1], scores[2]
+    sites, balanced = scores[2], scores[3]
     assert sites.rows[-1][0] == MAJORITY
     labels = np.array(made(0.5, site="north").labels)
     share = (labels == 0).mean()  # the counts name "head" the commonest
@@ -461,7 +519,7 @@ def test_the_commonest_class_is_the_floor_and_balanced_accuracy_stands_beside_ma
     assert balanced.rows[-1][0] != MAJORITY
     without_counts = find(_contents(site_counts={})).arms
     assert without_counts is not None
-    assert without_counts.scores[1].rows[-1][0] != MAJORITY
+    assert without_counts.scores[2].rows[-1][0] != MAJORITY
 
 
 def test_means_of_calibration_and_planes_are_over_centres_that_every_row_has():
