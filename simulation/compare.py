@@ -14,8 +14,9 @@ from semc.config import StudyConfig
 from semc.exit_codes import ExitCode, SemcError
 from semc.reporting.laboratory import LaboratoryContents, build_laboratory_report, laboratory_markdown
 from semc.reporting.predictions import Predictions, write_predictions
+from semc.reporting.remarks import Remarks
 from semc.reporting.tidy import tidy_csv
-from simulation.arm_relations import fair_yardsticks
+from simulation.arm_relations import fair_yardsticks, one_training, remark_on_one_training
 from simulation.arm_run import ArmRun, run_arm
 from simulation.arms import Arm, parse_arm, parse_arms
 from simulation.laboratory_data import describe_sites
@@ -90,7 +91,17 @@ def compare(
         if judged
         else f"How do the arms of {laboratory.study.name} differ across {names}?"
     )
-    return write_laboratory(laboratory, runs, laboratory.out, arms, question, judged, against=reference)
+    twins = one_training(arms, laboratory.study)
+    return write_laboratory(
+        laboratory,
+        runs,
+        laboratory.out,
+        arms,
+        question,
+        judged,
+        remarks=Remarks(arms=tuple(map(remark_on_one_training, twins))),
+        against=reference,
+    )
 
 
 def _reference(against: str, arms: Sequence[Arm]) -> str:
@@ -140,6 +151,7 @@ def write_laboratory(
     question: str,
     judged: str,
     notes: Sequence[str] = (),
+    remarks: Remarks | None = None,
     against: str = "",
 ) -> Path:
     """Write the record, the tables and the report of finished runs.
@@ -152,6 +164,7 @@ def write_laboratory(
         question: What the experiment asks.
         judged: The arm the answer is about; "" leaves it to the report.
         notes: What to know before believing a figure, beside what is known of the images.
+        remarks: What to know beside single tables and figures.
         against: The arm that every other one is compared with; "" for training alone.
 
     Returns:
@@ -181,6 +194,7 @@ def write_laboratory(
         main_arm=judged,
         yardsticks=fair_yardsticks(arms, laboratory.study),
         against_arm=against,
+        remarks=remarks or Remarks(),
     )
     _write(out, records, contents)
     terms.to_csv(out / TERMS, index=False, lineterminator="\n")

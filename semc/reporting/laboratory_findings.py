@@ -30,6 +30,7 @@ from semc.reporting.laboratory_tables import (
 from semc.reporting.laboratory_verdict import judge_apart, judge_arms, judge_left_out
 from semc.reporting.majority import majority_scores
 from semc.reporting.predictions import Predictions
+from semc.reporting.remarks import Remarks
 from semc.reporting.text_table import TextTable
 from semc.reporting.verdict import Verdict
 from semc.reporting.yardsticks import Yardsticks
@@ -90,6 +91,7 @@ class LaboratoryContents:
     yardsticks: Mapping[str, Yardsticks] = field(default_factory=dict)
     """Arm to the two arms with its own loss and network; an arm without them closes no gap."""
     baseline_arm: str = "fedavg"
+    remarks: Remarks = field(default_factory=Remarks)
     against_arm: str = ""
     """The arm that every other one is compared with, centre by centre; "" for training alone, where it was run."""
 
@@ -196,26 +198,31 @@ def _arms(contents: LaboratoryContents) -> Part | None:
     against = contents.against_arm or local
     federated = main in groups and not is_yardstick(main)
     untrained = untrained_table(groups, contents.site_counts, contents.classes)
+    scores = [
+        arms_table(bootstrap, (local, contents.baseline_arm, against), contents.yardsticks),
+        *([differences_table(bootstrap, against)] if against in groups and len(groups) > 1 else []),
+        sites_table(bootstrap, "arm", majority_scores(groups, contents.site_counts, contents.classes)),
+        sites_table(PatientBootstrap(groups, "balanced_accuracy"), "arm"),
+    ]
+    planes = [
+        planes_table(groups, contents.classes, "arm"),
+        *([untrained] if untrained is not None else []),
+    ]
+    remarks = contents.remarks.arms
     return Part(
         groups=groups,
         bootstrap=bootstrap,
         verdict=judge_arms(bootstrap, main, fair) if federated else judge_apart(bootstrap, against),
-        scores=(
-            arms_table(bootstrap, (local, contents.baseline_arm, against), contents.yardsticks),
-            *([differences_table(bootstrap, against)] if against in groups and len(groups) > 1 else []),
-            sites_table(bootstrap, "arm", majority_scores(groups, contents.site_counts, contents.classes)),
-            sites_table(PatientBootstrap(groups, "balanced_accuracy"), "arm"),
-        ),
+        scores=tuple(table.with_remarks(remarks) for table in scores),
         planes=(
-            planes_table(groups, contents.classes, "arm"),
-            *([untrained] if untrained is not None else []),
+            *(table.with_remarks(remarks) for table in planes),
             *(
                 plane_sites_table(name, groups[name], contents.classes)
                 for name in (main, local)
                 if name in groups
             ),
         ),
-        calibration=calibration_table(groups, "arm"),
+        calibration=calibration_table(groups, "arm").with_remarks(remarks),
     )
 
 

@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 from semc.config import StudyConfig
 from semc.exit_codes import ExitCode, SemcError
 from semc.reporting.predictions import Predictions
+from simulation.arm_relations import remark_on_one_training
 from simulation.arm_run import ArmRun
 from simulation.cli import app
 from simulation.compare import MARKDOWN, REPORT, Laboratory, compare
@@ -104,3 +105,16 @@ def test_an_arm_that_is_not_run_is_refused_before_anything_is_trained(
 
 def test_the_option_is_explained() -> None:
     assert "--against" in CliRunner().invoke(app, ["compare", "--help"]).output
+
+
+def test_two_arms_of_one_training_are_told_apart_from_two_confirmations(
+    hospitals: Path, study: StudyConfig, tmp_path: Path, trained: list[Task]
+) -> None:
+    remark = remark_on_one_training(("fedavg", "silo"))
+    compare(_laboratory(study, hospitals, tmp_path / "both"), ["local", "fedavg", "silo"])
+    markdown = (tmp_path / "both" / MARKDOWN).read_text(encoding="utf-8")
+    with_both = [part for part in markdown.split("### ") if "| silo |" in part and "| fedavg |" in part]
+    assert len(with_both) == 6  # arms, differences, two scores, planes, calibration
+    assert all(remark in part for part in with_both)
+    compare(_laboratory(study, hospitals, tmp_path / "apart"), ["local", "fedavg", "fedbn"])
+    assert "one training" not in (tmp_path / "apart" / MARKDOWN).read_text(encoding="utf-8")
