@@ -235,7 +235,7 @@ def _left_out(contents: LaboratoryContents) -> Part | None:
         groups=groups,
         bootstrap=bootstrap,
         verdict=judge_left_out(bootstrap, contents.judged_arm()),
-        scores=(left_out_table(bootstrap),),
+        scores=(left_out_table(bootstrap).with_remarks(contents.remarks.left_out),),
         planes=(planes_table(groups, contents.classes, "condition"),),
         calibration=calibration_table(groups, "condition"),
     )

@@ -36,10 +36,8 @@ from semc.reporting.text_table import (
 from semc.reporting.thin_sites import MIN_RANKED_PATIENTS, note_on_thin, thin_sites
 from semc.reporting.yardsticks import Yardsticks, measured_pairs, missing_pairs
 
-_INTERVAL: Final = (
-    "In brackets: 95 % interval over patients. "
-    f"{UP} and {DOWN} mark a difference whose interval leaves out zero."
-)
+_BRACKETS: Final = "In brackets: 95 % interval over patients."
+_INTERVAL: Final = f"{_BRACKETS} {UP} and {DOWN} mark a difference whose interval leaves out zero."
 MAJORITY: Final = "always the commonest class"
 _IN_WORDS: Final[Mapping[Metric, str]] = {
     "macro_f1": "Macro-F1",
@@ -250,7 +248,7 @@ def sites_table(
         title=f"Every {what} at every centre" + ("" if groups.metric == "macro_f1" else f": {score.lower()}"),
         caption=" ".join(
             [
-                f"{score}, mean over seeds. {_INTERVAL} No bracket: too few patients. {ABSENT} = not scored.",
+                f"{score}, mean over seeds. {_BRACKETS} No bracket: too few patients. {ABSENT} = not scored.",
                 *_thin(groups.thin_sites),
             ]
         ),

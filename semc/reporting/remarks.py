@@ -11,3 +11,7 @@ class Remarks:
 
     arms: tuple[str, ...] = ()
     """Under every table with an arm a row or a column."""
+    left_out: tuple[str, ...] = ()
+    """Under the table of left-out centres."""
+    curves: str = ""
+    """Above the curves, round by round."""

@@ -33,7 +33,8 @@ from semc.reporting.laboratory_tables import (
 )
 from semc.reporting.laboratory_verdict import judge_apart, judge_arms, judge_left_out
 from semc.reporting.predictions import Predictions
-from semc.reporting.text_table import ABSENT, DOWN, TextTable
+from semc.reporting.remarks import Remarks
+from semc.reporting.text_table import ABSENT, DOWN, UP, TextTable
 from semc.reporting.thin_sites import note_on_thin
 from semc.reporting.yardsticks import Yardsticks
 from tests.semc.reporting.made_predictions import CLASSES, SITES, SKILL, compared, crossed, left_out, made
@@ -356,6 +357,26 @@ def test_differences_are_to_the_arm_asked_for_else_to_training_alone() -> None:
     assert part is not None
     assert part.scores[0].columns[5:] == ("against fedavg", "against silo")
     assert _cell(part.scores[0], "fedavg", "against silo").endswith(DOWN)
+
+
+def test_captions_explain_only_signs_their_cells_can_have() -> None:
+    for table in find(_contents()).tables():
+        has_arrow = any(cell.endswith((UP, DOWN)) for row in table.rows for cell in row)
+        assert has_arrow <= (UP in table.caption), table.title
+        if table.title.startswith("Every arm at every centre"):
+            assert UP not in table.caption, table.title
+
+
+def test_remarks_stand_where_they_belong() -> None:
+    remarks = Remarks(arms=("Two arms are one.",), left_out=("None is simulated.",), curves="Other members.")
+    found = find(_contents(remarks=remarks))
+    assert found.arms is not None
+    assert found.left_out is not None
+    assert all(
+        table.caption.endswith("Two arms are one.") for table in (*found.arms.scores, found.arms.calibration)
+    )
+    assert [t.title for t in found.tables() if "simulated" in t.caption] == ["A centre that took no part"]
+    assert _words(_contents(remarks=remarks)).count("Other members.") == 1
 
 
 def test_without_a_federation_nothing_is_said_of_training_together() -> None:
