@@ -13,24 +13,20 @@ from typing import Any, Final, Literal
 from semc.reporting.bootstrap import NUM_RESAMPLES, PatientBootstrap
 from semc.reporting.cross_site import CrossSiteMatrix, cross_site_matrices, home_and_away
 from semc.reporting.groups import LOCAL, Groups, arm_groups, condition_groups, is_yardstick
+from semc.reporting.laboratory_arms import arms_table
+from semc.reporting.laboratory_calibration import calibration_table
+from semc.reporting.laboratory_centres import differences_table, sites_table
+from semc.reporting.laboratory_cross_site import away_table, cross_site_table
+from semc.reporting.laboratory_left_out import left_out_table
 from semc.reporting.laboratory_planes import plane_sites_table, planes_table, untrained_table
 from semc.reporting.laboratory_plots import Curves
-from semc.reporting.laboratory_tables import (
-    SiteCounts,
-    arms_table,
-    away_table,
-    calibration_table,
-    cross_site_table,
-    data_table,
-    differences_table,
-    left_out_table,
-    sites_table,
-    training_table,
-)
-from semc.reporting.laboratory_verdict import judge_apart, judge_arms, judge_left_out
+from semc.reporting.laboratory_training import training_table
+from semc.reporting.laboratory_verdict import judge_apart, judge_arms
+from semc.reporting.left_out_verdict import judge_left_out
 from semc.reporting.majority import majority_scores
 from semc.reporting.predictions import Predictions
 from semc.reporting.remarks import Remarks
+from semc.reporting.site_counts import SiteCounts, data_table
 from semc.reporting.text_table import TextTable
 from semc.reporting.verdict import Verdict
 from semc.reporting.yardsticks import Yardsticks

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from semc.reporting.groups import Groups, sites_in_every_group
-from semc.reporting.laboratory_tables import SiteCounts
 from semc.reporting.planes import PlaneRecall, plane_recalls, rank_among
 from semc.reporting.predictions import Predictions
+from semc.reporting.site_counts import SiteCounts
 from semc.reporting.text_table import ABSENT, TextTable
 from semc.reporting.thin_sites import MIN_RANKED_PATIENTS
 

@@ -7,8 +7,9 @@ import pytest
 
 from semc.exit_codes import ExitCode, SemcError
 from semc.metrics import Confusion
-from semc.reporting.bootstrap import PatientBootstrap, draw_patients, scores_of_counts
+from semc.reporting.bootstrap import PatientBootstrap
 from semc.reporting.groups import arm_groups, condition_groups, unadapted
+from semc.reporting.patient_draws import draw_patients, scores_of_counts
 from semc.reporting.predictions import Predictions
 from semc.reporting.thin_sites import note_on_thin, thin_sites
 from tests.semc.reporting.made_predictions import SITES, compared, crossed, left_out, made

@@ -20,20 +20,18 @@ from semc.reporting.laboratory import (
     laboratory_markdown,
     render_laboratory_report,
 )
+from semc.reporting.laboratory_arms import arms_table
+from semc.reporting.laboratory_calibration import calibration_table
+from semc.reporting.laboratory_centres import MAJORITY, differences_table
 from semc.reporting.laboratory_findings import PHANTOM, find
+from semc.reporting.laboratory_left_out import left_out_table
 from semc.reporting.laboratory_planes import plane_sites_table, untrained_table
 from semc.reporting.laboratory_plots import interval_plot
-from semc.reporting.laboratory_tables import (
-    MAJORITY,
-    arms_table,
-    calibration_table,
-    data_table,
-    differences_table,
-    left_out_table,
-)
-from semc.reporting.laboratory_verdict import judge_apart, judge_arms, judge_left_out
+from semc.reporting.laboratory_verdict import judge_apart, judge_arms
+from semc.reporting.left_out_verdict import judge_left_out
 from semc.reporting.predictions import Predictions
 from semc.reporting.remarks import Remarks
+from semc.reporting.site_counts import data_table
 from semc.reporting.text_table import ABSENT, DOWN, UP, TextTable
 from semc.reporting.thin_sites import note_on_thin
 from semc.reporting.yardsticks import Yardsticks
