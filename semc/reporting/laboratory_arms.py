@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from semc.reporting.bootstrap import PatientBootstrap
-from semc.reporting.captions import INTERVAL, caption
+from semc.reporting.captions import INTERVAL, caption, count_of_centres
 from semc.reporting.estimate import GapClosed
 from semc.reporting.groups import is_alone, is_pooled, is_yardstick
 from semc.reporting.text_table import (
@@ -54,10 +54,11 @@ def arms_table(
     return TextTable(
         title="Arms",
         caption=caption(
-            f"Macro-F1, mean over {_count_of_centres(arms)} and the seeds. {INTERVAL}",
+            f"Macro-F1, mean over {count_of_centres(arms)} and the seeds. {INTERVAL}",
             f"Worst: of the centres with at least {MIN_RANKED_PATIENTS} test patients.",
             *([f"{', '.join(whole)}: all centres' steps, one after the other."] if whole else []),
-            *_gap_captions(arms, yardsticks, references, gaps),
+            *_gap_captions(arms, yardsticks, gaps),
+            _other_than(arms, yardsticks, references),
             note_on_thin(arms.thin_sites),
         ),
         columns=(
@@ -79,12 +80,6 @@ def _against(arms: PatientBootstrap, name: str, other: str) -> str:
         if other not in arms.names or other == name
         else format_paired(arms.paired_difference(name, other))
     )
-
-
-def _count_of_centres(groups: PatientBootstrap) -> str:
-    """Say over how many centres a mean is, and of how many where some are left out."""
-    counted, known = len(groups.sites), len(groups.all_sites)
-    return f"{counted} centre{'s' * (counted != 1)}" if counted == known else f"{counted} of {known} centres"
 
 
 def _has_gap(names: Sequence[str]) -> bool:
@@ -111,7 +106,6 @@ def _gap_heading(pairs: Mapping[Yardsticks, Sequence[str]]) -> str:
 def _gap_captions(
     arms: PatientBootstrap,
     yardsticks: Mapping[str, Yardsticks],
-    references: Sequence[str],
     gaps: Mapping[str, GapClosed],
 ) -> list[str]:
     """Say which pair measures which arm, why a share is lacking, and which arms have no pair of their own."""
@@ -127,16 +121,23 @@ def _gap_captions(
         f"Gap closed: none, {reason}."
         for reason in dict.fromkeys(gap.reason for gap in gaps.values() if gap.reason)
     ]
-    alone = next(filter(is_alone, references), None)
     for pair, measured in missing_pairs(yardsticks, arms.names).items():
         missing = pair.missing(arms.names)
         captions.append(
             f"Gap closed: {ABSENT} for {', '.join(measured)}, as {' and '.join(missing)}, with the same loss and "
-            f"network, {'was' if len(missing) == 1 else 'were'} not run"
-            + (
-                f"; against {alone} the loss or network differs too."
-                if pair.local != alone and alone
-                else "."
-            )
+            f"network, {'was' if len(missing) == 1 else 'were'} not run."
         )
     return captions
+
+
+def _other_than(
+    arms: PatientBootstrap, yardsticks: Mapping[str, Yardsticks], references: Sequence[str]
+) -> str:
+    """Say which arms differ from the arm of training alone by more than the federation; "" where none does."""
+    alone = next(filter(is_alone, references), None)
+    if alone is None:
+        return ""
+    others = [name for name in arms.names if name in yardsticks and yardsticks[name].local != alone]
+    if not others:
+        return ""
+    return f"Against {alone} the loss or network differs too: {', '.join(others)}."

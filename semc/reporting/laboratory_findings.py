@@ -174,7 +174,7 @@ def laboratory_markdown(contents: LaboratoryContents) -> str:
         lines += [part.verdict.sentence, details, part.verdict.caution]
     lines += [centres_in_words(contents), *([PHANTOM] if contents.phantom else [])]
     lines += [table.markdown().rstrip() for table in findings.tables()]
-    return "\n\n".join(line for line in [*lines, COVERAGE] if line) + "\n"
+    return "\n\n".join(line for line in [*lines, COVERAGE, *contents.notes] if line) + "\n"
 
 
 def centres_in_words(contents: LaboratoryContents) -> str:

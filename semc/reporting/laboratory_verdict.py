@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import Literal
 
 from semc.reporting.bootstrap import PatientBootstrap
+from semc.reporting.captions import count_of_centres
 from semc.reporting.groups import is_alone, is_pooled, is_yardstick
 from semc.reporting.text_table import format_share
 from semc.reporting.verdict import Verdict
@@ -39,8 +40,9 @@ def judge_arms(arms: PatientBootstrap, main_arm: str, fair: Yardsticks | None) -
     mean = arms.mean(main_arm) if main_arm in arms.names else None
     if mean is None:
         return Verdict("unknown", f"{no_mean_in_words(arms, 'arm')}, so the arms cannot be compared.", "")
-    count = f"{len(arms.sites)} centre{'s' if len(arms.sites) != 1 else ''}"
-    reached = f"Together ({main_arm}), {count} reach a mean macro-F1 of {score_in_words(mean)}"
+    reached = (
+        f"Together ({main_arm}), {count_of_centres(arms)} reach a mean macro-F1 of {score_in_words(mean)}"
+    )
     local = fair.local if fair is not None and fair.local in arms.names else None
     difference = arms.paired_difference(main_arm, local) if local is not None else None
     alone = arms.mean(local) if local is not None else None
@@ -85,11 +87,10 @@ def judge_apart(arms: PatientBootstrap, against: str) -> Verdict:
     mean = arms.mean(against) if against in arms.names else None
     if mean is None:
         return Verdict("unknown", sentence, limits_in_words(arms))
-    count = f"{len(arms.sites)} centre{'s' if len(arms.sites) != 1 else ''}"
     differences = {name: arms.paired_difference(name, against) for name in arms.names if name != against}
     return Verdict(
         "unknown",
-        f"{sentence} {against} reaches a mean macro-F1 of {score_in_words(mean)} over {count}.",
+        f"{sentence} {against} reaches a mean macro-F1 of {score_in_words(mean)} over {count_of_centres(arms)}.",
         limits_in_words(arms),
         tuple(
             f"{name} minus {against}: {signed(found.estimate)}{told_apart(found)}."

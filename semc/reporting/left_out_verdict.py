@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 from semc.reporting.bootstrap import PatientBootstrap
+from semc.reporting.captions import count_of_centres
 from semc.reporting.groups import LOCAL, UNADAPTED, is_yardstick
 from semc.reporting.verdict import Verdict
 from semc.reporting.verdict_words import (
@@ -37,7 +38,7 @@ def judge_left_out(conditions: PatientBootstrap, main_arm: str) -> Verdict:
     parts = [
         "At a centre that took no part in training, the model with the training centres' mean statistics reaches a "
         "mean macro-F1 of "
-        f"{score_in_words(mean)} over {len(conditions.sites)} left-out centres."
+        f"{score_in_words(mean)} over {count_of_centres(conditions, 'left-out centre')}."
     ]
     adapted = [name for name in names if name not in (unadapted, local) and _is_adaptation(name, end)]
     changes = [

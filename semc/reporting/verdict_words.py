@@ -25,7 +25,8 @@ def limits_in_words(groups: PatientBootstrap) -> str:
     small = [site for site in groups.sites if groups.num_patients(site) < MIN_RANKED_PATIENTS]
     if small:
         parts.append(
-            f"No worst centre, with fewer than {MIN_RANKED_PATIENTS} test patients: {', '.join(small)}."
+            f"In the mean, but too small to be named weakest, with fewer than {MIN_RANKED_PATIENTS} test patients: "
+            f"{', '.join(small)}."
         )
     missing = [site for site in groups.all_sites if site not in (*groups.sites, *groups.thin_sites)]
     if missing:

@@ -161,7 +161,7 @@ def test_a_centre_that_is_compared_but_not_ranked_is_named() -> None:
     arms = PatientBootstrap(arm_groups([*_all_at("north"), *_all_at("south", patients=9, frames=20)]))
     verdict = judge_arms(arms, "fedavg", Yardsticks())
     assert "2 centres reach" in verdict.sentence
-    assert "No worst centre, with fewer than 10 test patients: south." in verdict.caution
+    assert "too small to be named weakest, with fewer than 10 test patients: south." in verdict.caution
 
 
 def test_thin_centres_alone_give_no_answer() -> None:
@@ -207,6 +207,8 @@ def test_every_mean_leaves_thin_centres_out_and_every_table_says_so() -> None:
     for name, errors in of_two.items():
         assert float(_cell(found.arms.calibration, name, "mean")) == pytest.approx(np.mean(errors), abs=1e-3)
     assert "mean over 2 of 3 centres" in found.arms.scores[0].caption
+    assert "2 of 3 centres reach" in found.arms.verdict.sentence
+    assert "over 2 of 3 left-out centres." in found.left_out.verdict.sentence
     assert "mean over 2" in found.left_out.scores[0].columns
     plot = interval_plot(found.arms.bootstrap)
     assert plot.layout.xaxis.ticktext == ("north", "west", "south<br>(not in the mean)", "mean")
@@ -281,9 +283,14 @@ def test_an_arm_with_another_loss_is_not_measured_by_plain_yardsticks() -> None:
     assert " % (" in _cell(table, "fedavg", "gap from local to pooled closed")
     assert _cell(table, "silo+ce", "gap from local to pooled closed") == ABSENT
     assert (
-        "Gap closed: – for silo+ce, as local+ce and pooled+ce, with the same loss and network, were not run; against "
-        "local the loss or network differs too." in table.caption
+        "Gap closed: – for silo+ce, as local+ce and pooled+ce, with the same loss and network, were not run."
+        in table.caption
     )
+    assert "Against local the loss or network differs too: silo+ce." in table.caption
+    no_pooled = PatientBootstrap(arm_groups([r for r in compared(skill) if r.arm != "pooled"]))
+    caption = arms_table(no_pooled, ("local",), yardsticks).caption
+    assert "Against local the loss or network differs too: silo+ce." in caption
+    assert "Gap" not in caption
     verdict = judge_arms(arms, "silo+ce", OTHER_LOSS)
     assert verdict.answer == "unknown"
     assert "(local+ce) was not run, so the gain is not known" in verdict.sentence
@@ -516,6 +523,7 @@ def test_markdown_and_page_show_the_same_tables():
     markdown, words = laboratory_markdown(contents), _words(contents)
     tables = find(contents).tables()
     assert len(tables) == 15
+    assert all(note in markdown and note in words for note in contents.notes)
     for table in tables:
         assert table.markdown().rstrip() in markdown
         assert table.caption.split(" ")[0] in words
