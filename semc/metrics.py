@@ -144,11 +144,6 @@ class Confusion:
         return self.macro_recall
 
     @property
-    def macro_precision(self) -> float | None:
-        """Mean precision over the classes present, 0 for one never predicted."""
-        return _mean([row.precision or 0.0 for row in self._present()])
-
-    @property
     def macro_recall(self) -> float | None:
         """Mean recall (sensitivity) over the classes present."""
         return _mean([row.recall or 0.0 for row in self._present()])

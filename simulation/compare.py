@@ -11,9 +11,12 @@ from rich.console import Console
 
 from client.lock import held
 from semc.config import StudyConfig
+from semc.exit_codes import ExitCode, SemcError
 from semc.reporting.laboratory import LaboratoryContents, build_laboratory_report, laboratory_markdown
 from semc.reporting.predictions import Predictions, write_predictions
+from semc.reporting.remarks import Remarks
 from semc.reporting.tidy import tidy_csv
+from simulation.arm_relations import fair_yardsticks, one_training, remark_on_one_training
 from simulation.arm_run import ArmRun, run_arm
 from simulation.arms import Arm, parse_arm, parse_arms
 from simulation.laboratory_data import describe_sites
@@ -59,28 +62,62 @@ class Laboratory:
             return run_tasks(tasks, self.console, at_once=self.at_once, keep_models=self.keep_models)
 
 
-def compare(laboratory: Laboratory, arm_names: Sequence[str], *, cross_site: bool = True) -> Path:
+def compare(
+    laboratory: Laboratory, arm_names: Sequence[str], *, cross_site: bool = True, against: str = ""
+) -> Path:
     """Run arms x seeds; write `results.csv`, `terms.csv`, `predictions.parquet`, `tables.md` and `report.html`.
 
     Args:
         laboratory: Study, sites, seeds.
         arm_names: Arms as :func:`simulation.arms.parse_arm` reads them; the first federated one is judged.
         cross_site: Also score each site's model on all other sites' images.
+        against: Which of the arms every other one is compared with; "" for training alone, where it is run.
 
     Returns:
         The report.
 
     Raises:
-        SemcError: A wrong arm, or a setting that does not go with the study, before anything is trained; later
-            whatever a run refuses.
+        SemcError: Before anything is trained, a wrong arm, `against` an arm that is not run, or a setting that does
+            not go with the study; later whatever a run refuses.
     """
     arms = parse_arms(arm_names)
+    reference = _reference(against, arms)
     tasks = arm_tasks(laboratory, arms, cross_site=cross_site)
     runs = laboratory.run(tasks)
     judged = next((arm.name for arm in arms if arm.kind == "federated"), "")
     names = ", ".join(laboratory.study.federation.sites)
-    question = f"Does {laboratory.study.name} hold across {names}, and what does training together gain?"
-    return write_laboratory(laboratory, runs, laboratory.out, [arm.name for arm in arms], question, judged)
+    question = (
+        f"Does {laboratory.study.name} hold across {names}, and what does training together gain?"
+        if judged
+        else f"How do the arms of {laboratory.study.name} differ across {names}?"
+    )
+    twins = one_training(arms, laboratory.study)
+    return write_laboratory(
+        laboratory,
+        runs,
+        laboratory.out,
+        arms,
+        question,
+        judged,
+        remarks=Remarks(arms=tuple(map(remark_on_one_training, twins))),
+        against=reference,
+    )
+
+
+def _reference(against: str, arms: Sequence[Arm]) -> str:
+    """Return the name of the arm that others are compared with; "" where none was asked for.
+
+    Raises:
+        SemcError: USAGE where it is none of the arms.
+    """
+    if not against:
+        return ""
+    name, names = parse_arm(against).name, [arm.name for arm in arms]
+    if name not in names:
+        raise SemcError(
+            ExitCode.USAGE, f"'{name}' is none of the arms compared.", f"--against any of {','.join(names)}"
+        )
+    return name
 
 
 def arm_tasks(laboratory: Laboratory, arms: Sequence[Arm], *, cross_site: bool) -> list[Task]:
@@ -110,10 +147,12 @@ def write_laboratory(
     laboratory: Laboratory,
     runs: Sequence[ArmRun],
     out: Path,
-    order: Sequence[str],
+    arms: Sequence[Arm],
     question: str,
     judged: str,
     notes: Sequence[str] = (),
+    remarks: Remarks | None = None,
+    against: str = "",
 ) -> Path:
     """Write the record, the tables and the report of finished runs.
 
@@ -121,15 +160,17 @@ def write_laboratory(
         laboratory: Where and of what.
         runs: All of them.
         out: Folder of the files.
-        order: Arms in the order of the tables.
+        arms: Arms in the order of the tables.
         question: What the experiment asks.
         judged: The arm the answer is about; "" leaves it to the report.
         notes: What to know before believing a figure, beside what is known of the images.
+        remarks: What to know beside single tables and figures.
+        against: The arm that every other one is compared with; "" for training alone.
 
     Returns:
         The report.
     """
-    place = {name: number for number, name in enumerate(order)}
+    place = {arm.name: number for number, arm in enumerate(arms)}
     records = sorted(
         (record for run in runs for record in run.predictions), key=lambda record: place.get(record.arm, 0)
     )
@@ -151,19 +192,13 @@ def write_laboratory(
         sample_images=data.sample_images,
         notes=(*notes, *data.notes),
         main_arm=judged,
-        **_yardsticks(judged, order),
+        yardsticks=fair_yardsticks(arms, laboratory.study),
+        against_arm=against,
+        remarks=remarks or Remarks(),
     )
     _write(out, records, contents)
     terms.to_csv(out / TERMS, index=False, lineterminator="\n")
     return build_laboratory_report(contents, out / REPORT)
-
-
-def _yardsticks(judged: str, order: Sequence[str]) -> dict[str, str]:
-    """Return the local and pooled arm with the judged arm's own loss and network, where they were run."""
-    if not judged:
-        return {}
-    fair = {f"{kind}_arm": parse_arm(judged).yardstick(kind).name for kind in ("local", "pooled")}
-    return {field: name for field, name in fair.items() if name in order}
 
 
 def _write(out: Path, records: Sequence[Predictions], contents: LaboratoryContents) -> None:

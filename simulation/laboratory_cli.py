@@ -52,6 +52,13 @@ def compare(
             "federated one is the one judged."
         ),
     ] = "local,pooled,fedavg,silo",
+    against: Annotated[
+        str | None,
+        typer.Option(
+            help="The arm of --arms that every other one is compared with, centre by centre, on the same patients and "
+            "with intervals; default: local, where it is run. Nothing is trained anew for it."
+        ),
+    ] = None,
     seeds: SeedsOption = "0,1,2",
     sites: SitesOption = None,
     override: OverrideOption = None,
@@ -69,14 +76,17 @@ def compare(
     Called again, it goes on where it was interrupted: finished trainings are read back, one that was cut off begins
     anew. Tables and report are of the arms and seeds of the last call.
 
-    Example: semc-sim compare phantom_lab --arms local,pooled,fedavg,silo --seeds 0,1,2 --out runs/compare
+    Example: semc-sim compare phantom_lab --arms pooled,pooled+resnet,pooled+no-ace --against pooled --out runs/compare
     """
     from simulation import compare as comparing
 
     laboratory = _laboratory(
         study, override, sites, out, seeds, at_once, gpus_per_site, ray_address, keep_models, output
     )
-    _tell(comparing.compare(laboratory, words(arms, ","), cross_site=cross_site), output)
+    report = comparing.compare(
+        laboratory, words(arms, ","), cross_site=cross_site, against=(against or "").strip()
+    )
+    _tell(report, output)
 
 
 def arms(output: FormatOption = Format.TEXT) -> None:

@@ -31,6 +31,7 @@ LABELLED_FRACTION: Final = 0.1
 FINE_TUNE_ROUNDS: Final = 3
 """Fine-tuning takes this many rounds' local steps, on the classifiers only, after statistics of all its images."""
 ALL_IMAGES: Final = "bn_all"
+FINE_TUNED: Final = "fine_tune_10"
 
 
 def leave_out(
@@ -92,7 +93,7 @@ def _meet(
         adapt_statistics(network, passes, device, prior=prior if shares_statistics else None)
         score(f"bn_{count}" if count < len(data.train) else ALL_IMAGES)
     _fine_tune(network, study, data, centre, images)
-    score("fine_tune_10")
+    score(FINE_TUNED)
     return records
 
 
@@ -146,6 +147,21 @@ def labelled_tenth(rows: Sequence[ManifestRow], seed: int) -> list[ManifestRow]:
     return [row for row in rows if row.group in set(chosen)]
 
 
+def labelled_rows(rows: Sequence[ManifestRow], seed: int, centre: str) -> list[ManifestRow]:
+    """Return the images that a left-out centre is fine-tuned on.
+
+    Args:
+        rows: Its training images.
+        seed: Of the study.
+        centre: Its name.
+    """
+    return labelled_tenth(rows, _labelled_seed(seed, centre))
+
+
+def _labelled_seed(seed: int, centre: str) -> int:
+    return derive_seed(seed, centre, "labelled")
+
+
 def _fine_tune(
     network: nn.Module, study: StudyConfig, data: SiteData, centre: str, images: SiteImages
 ) -> None:
@@ -155,8 +171,8 @@ def _fine_tune(
     from semc.seed import seed_everything
     from semc.training import Trainer, set_statistics, statistics_of
 
-    seed = derive_seed(study.seed, centre, "labelled")
-    rows = labelled_tenth(data.train, seed)
+    seed = _labelled_seed(study.seed, centre)
+    rows = labelled_rows(data.train, study.seed, centre)
     counts = [sum(row.label == label for row in rows) for label in range(len(study.data.classes))]
     training = study.training
     size = min(training.batch_size, len(rows))

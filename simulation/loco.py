@@ -25,6 +25,7 @@ from simulation.arms import Arm, parse_arm
 from simulation.compare import Laboratory, arm_tasks, write_laboratory
 from simulation.laboratory_data import describe_sites
 from simulation.left_out import FEWEST_IMAGES, leave_out
+from simulation.loco_remarks import remarks_on_left_out
 from simulation.tasks import Task, data_digest
 
 DEFAULT_IMAGES = (16, 64, 256)
@@ -90,10 +91,11 @@ def loco(
         laboratory,
         records,
         laboratory.out / "loco" / arm.name,
-        [arm.name],
+        [arm],
         question,
         arm.name,
         (note,) if note else (),
+        remarks_on_left_out(arm.study(laboratory.study, 0), laboratory.sites, chosen, laboratory.seeds),
     )
 
 

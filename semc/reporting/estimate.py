@@ -26,7 +26,7 @@ class Estimate:
 
 @dataclass(frozen=True)
 class WorstSite:
-    """The site with the lowest score among those with enough test images."""
+    """The site with the lowest score among those with enough test patients."""
 
     site: str
     num_images: int

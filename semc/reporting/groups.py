@@ -51,10 +51,19 @@ def unadapted(name: str, names: Sequence[str]) -> str | None:
     return reference if reference in names and reference != name else None
 
 
+def is_alone(arm: str) -> bool:
+    """Whether an arm is training alone, in any variation."""
+    return arm.split("+", maxsplit=1)[0] == LOCAL
+
+
+def is_pooled(arm: str) -> bool:
+    """Whether an arm is training on all images in one place, in any variation."""
+    return arm.split("+", maxsplit=1)[0] == POOLED
+
+
 def is_yardstick(arm: str) -> bool:
     """Whether an arm is training alone, pooled training or a control, in any variation ("local+ce")."""
-    first = arm.split("+", maxsplit=1)[0]
-    return first in (LOCAL, POOLED) or first.startswith(CONTROL)
+    return is_alone(arm) or is_pooled(arm) or arm.startswith(CONTROL)
 
 
 def sites_in_every_group(groups: Groups) -> set[str]:

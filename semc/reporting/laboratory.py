@@ -12,6 +12,7 @@ from markupsafe import Markup
 
 from semc.metrics import Confusion
 from semc.reporting.cross_site import CrossSiteMatrix
+from semc.reporting.laboratory_cross_site import cross_site_table
 from semc.reporting.laboratory_findings import (
     COVERAGE,
     PHANTOM,
@@ -23,10 +24,10 @@ from semc.reporting.laboratory_findings import (
     laboratory_markdown,
 )
 from semc.reporting.laboratory_plots import arm_curves, cross_site_heatmap, interval_plot, reliability_curves
-from semc.reporting.laboratory_tables import SiteCounts, cross_site_table
 from semc.reporting.page import figure_html, flat_settings, render_page, write_page
 from semc.reporting.plots import confusion_heatmap
 from semc.reporting.sample_images import thumbnail
+from semc.reporting.site_counts import SiteCounts
 from semc.reporting.text_table import DOWN, UP, TextTable
 from semc.reporting.verdict import Verdict
 

@@ -12,25 +12,24 @@ from typing import Any, Final, Literal
 
 from semc.reporting.bootstrap import NUM_RESAMPLES, PatientBootstrap
 from semc.reporting.cross_site import CrossSiteMatrix, cross_site_matrices, home_and_away
-from semc.reporting.groups import LOCAL, POOLED, Groups, arm_groups, condition_groups, is_yardstick
+from semc.reporting.groups import LOCAL, Groups, arm_groups, condition_groups, is_yardstick
+from semc.reporting.laboratory_arms import arms_table
+from semc.reporting.laboratory_calibration import calibration_table
+from semc.reporting.laboratory_centres import differences_table, sites_table
+from semc.reporting.laboratory_cross_site import away_table, cross_site_table
+from semc.reporting.laboratory_left_out import left_out_table
 from semc.reporting.laboratory_planes import plane_sites_table, planes_table, untrained_table
 from semc.reporting.laboratory_plots import Curves
-from semc.reporting.laboratory_tables import (
-    SiteCounts,
-    arms_table,
-    away_table,
-    calibration_table,
-    cross_site_table,
-    data_table,
-    left_out_table,
-    sites_table,
-    training_table,
-)
-from semc.reporting.laboratory_verdict import judge_arms, judge_left_out
+from semc.reporting.laboratory_training import training_table
+from semc.reporting.laboratory_verdict import judge_apart, judge_arms
+from semc.reporting.left_out_verdict import judge_left_out
 from semc.reporting.majority import majority_scores
 from semc.reporting.predictions import Predictions
+from semc.reporting.remarks import Remarks
+from semc.reporting.site_counts import SiteCounts, data_table
 from semc.reporting.text_table import TextTable
 from semc.reporting.verdict import Verdict
+from semc.reporting.yardsticks import Yardsticks
 
 CentreKind = Literal["real", "device", "acquisition", "synthetic"]
 
@@ -85,9 +84,12 @@ class LaboratoryContents:
     notes: Sequence[str] = ()
     main_arm: str = ""
     """The arm the answer is about, named before looking; "" for the baseline, else the first federated arm."""
-    local_arm: str = LOCAL
-    pooled_arm: str = POOLED
+    yardsticks: Mapping[str, Yardsticks] = field(default_factory=dict)
+    """Arm to the two arms with its own loss and network; an arm without them closes no gap."""
     baseline_arm: str = "fedavg"
+    remarks: Remarks = field(default_factory=Remarks)
+    against_arm: str = ""
+    """The arm that every other one is compared with, centre by centre; "" for training alone, where it was run."""
 
     @cached_property
     def findings(self) -> Findings:
@@ -172,7 +174,7 @@ def laboratory_markdown(contents: LaboratoryContents) -> str:
         lines += [part.verdict.sentence, details, part.verdict.caution]
     lines += [centres_in_words(contents), *([PHANTOM] if contents.phantom else [])]
     lines += [table.markdown().rstrip() for table in findings.tables()]
-    return "\n\n".join(line for line in [*lines, COVERAGE] if line) + "\n"
+    return "\n\n".join(line for line in [*lines, COVERAGE, *contents.notes] if line) + "\n"
 
 
 def centres_in_words(contents: LaboratoryContents) -> str:
@@ -185,28 +187,38 @@ def _arms(contents: LaboratoryContents) -> Part | None:
     groups = arm_groups(contents.predictions)
     if not groups:
         return None
-    local, pooled, main = contents.local_arm, contents.pooled_arm, contents.judged_arm()
+    main = contents.judged_arm()
+    fair = contents.yardsticks.get(main)
+    local = fair.local if fair is not None and fair.local in groups else LOCAL
     bootstrap = PatientBootstrap(groups)
+    against = contents.against_arm or local
+    federated = main in groups and not is_yardstick(main)
     untrained = untrained_table(groups, contents.site_counts, contents.classes)
+    scores = [
+        arms_table(bootstrap, (local, contents.baseline_arm, against), contents.yardsticks),
+        *([differences_table(bootstrap, against)] if against in groups and len(groups) > 1 else []),
+        sites_table(bootstrap, "arm", majority_scores(groups, contents.site_counts, contents.classes)),
+        sites_table(PatientBootstrap(groups, "balanced_accuracy"), "arm"),
+    ]
+    planes = [
+        planes_table(groups, contents.classes, "arm"),
+        *([untrained] if untrained is not None else []),
+    ]
+    remarks = contents.remarks.arms
     return Part(
         groups=groups,
         bootstrap=bootstrap,
-        verdict=judge_arms(bootstrap, main, local, pooled),
-        scores=(
-            arms_table(bootstrap, local, pooled, contents.baseline_arm),
-            sites_table(bootstrap, "arm", majority_scores(groups, contents.site_counts, contents.classes)),
-            sites_table(PatientBootstrap(groups, "balanced_accuracy"), "arm"),
-        ),
+        verdict=judge_arms(bootstrap, main, fair) if federated else judge_apart(bootstrap, against),
+        scores=tuple(table.with_remarks(remarks) for table in scores),
         planes=(
-            planes_table(groups, contents.classes, "arm"),
-            *([untrained] if untrained is not None else []),
+            *(table.with_remarks(remarks) for table in planes),
             *(
                 plane_sites_table(name, groups[name], contents.classes)
                 for name in (main, local)
                 if name in groups
             ),
         ),
-        calibration=calibration_table(groups, "arm"),
+        calibration=calibration_table(groups, "arm").with_remarks(remarks),
     )
 
 
@@ -219,7 +231,7 @@ def _left_out(contents: LaboratoryContents) -> Part | None:
         groups=groups,
         bootstrap=bootstrap,
         verdict=judge_left_out(bootstrap, contents.judged_arm()),
-        scores=(left_out_table(bootstrap),),
+        scores=(left_out_table(bootstrap).with_remarks(contents.remarks.left_out),),
         planes=(planes_table(groups, contents.classes, "condition"),),
         calibration=calibration_table(groups, "condition"),
     )

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from semc.reporting.comparison import MIN_RANKED_IMAGES
 from semc.reporting.groups import Groups, sites_in_every_group
-from semc.reporting.laboratory_tables import SiteCounts
 from semc.reporting.planes import PlaneRecall, plane_recalls, rank_among
 from semc.reporting.predictions import Predictions
+from semc.reporting.site_counts import SiteCounts
 from semc.reporting.text_table import ABSENT, TextTable
+from semc.reporting.thin_sites import MIN_RANKED_PATIENTS
 
 
 def planes_table(groups: Groups, classes: Sequence[str], what: str) -> TextTable:
@@ -22,7 +22,8 @@ def planes_table(groups: Groups, classes: Sequence[str], what: str) -> TextTable
     support = [max(rows[k].num_images for rows in recalls.values()) for k in range(len(classes))]
     return TextTable(
         title=f"Recall of every plane, {what} by {what}",
-        caption="Share of the images of a plane that were found, over all centres' test images (n), mean over seeds. "
+        caption="Share of the images of a plane that were found, over all centres' test images (n), small centres "
+        "included, mean over seeds. "
         "In brackets: Wilson's 95 % interval, which takes images as independent; frames of one patient make the true "
         "one wider.",
         columns=("plane", "n", *recalls),
@@ -34,7 +35,7 @@ def planes_table(groups: Groups, classes: Sequence[str], what: str) -> TextTable
 
 
 def plane_sites_table(name: str, records: Sequence[Predictions], classes: Sequence[str]) -> TextTable:
-    """Return one group's recall of every plane at every site, with the site's rank where enough images allow one."""
+    """Return one group's recall of every plane at every site, with the site's rank where enough patients allow one."""
     sites = tuple(dict.fromkeys(record.test_site for record in records))
     recalls = {
         site: plane_recalls([record for record in records if record.test_site == site], classes)
@@ -43,12 +44,13 @@ def plane_sites_table(name: str, records: Sequence[Predictions], classes: Sequen
     rows = []
     for k, plane in enumerate(classes):
         row = [recalls[site][k] for site in sites]
-        ranks = rank_among([(item.recall, item.num_images) for item in row])
+        ranks = rank_among([(item.recall, item.num_patients) for item in row])
         rows.append((plane, *(_ranked(item, rank) for item, rank in zip(row, ranks, strict=True))))
     return TextTable(
         title=f"Recall of every plane at every centre: {name}",
-        caption=f"Share found (Wilson's 95 % interval), test images n, rank among centres; no rank below "
-        f"{MIN_RANKED_IMAGES} images, where any order is chance.",
+        caption="Share found (Wilson's 95 % interval), test images n and their patients, rank among centres; no rank "
+        f"below {MIN_RANKED_PATIENTS} patients, where any order is chance. Where patients are not known, every image "
+        "counts as one.",
         columns=("plane", *sites),
         rows=tuple(rows),
     )
@@ -91,4 +93,6 @@ def _recall(row: PlaneRecall) -> str:
 
 
 def _ranked(row: PlaneRecall, rank: int | None) -> str:
-    return f"{_recall(row)}, n = {row.num_images}, {f'rank {rank}' if rank is not None else 'not ranked'}"
+    patients = f"{row.num_patients} patient{'s' * (row.num_patients != 1)}"
+    place = f"rank {rank}" if rank is not None else "not ranked"
+    return f"{_recall(row)}, n = {row.num_images} of {patients}, {place}"

@@ -17,12 +17,13 @@ from semc.reporting.predictions import Predictions
 Curves = Mapping[str, Mapping[str, Sequence[tuple[int, float]]]]
 """Arm to site to (round, macro-F1)."""
 _MEAN: Final = "mean"
+_NOT_IN_MEAN: Final = "<br>(not in the mean)"
 
 
 def interval_plot(groups: PatientBootstrap) -> go.Figure:
     """Return every group's macro-F1 with its interval at every site and in the mean, side by side.
 
-    A site has its place on the axis, and the groups stand beside each other in it.
+    A site has its place on the axis, and the groups stand beside each other in it. Sites that are in no mean say so.
     """
     figure = bare_figure("", "macro-F1", height=420)
     sites = [*groups.all_sites, *([_MEAN] if groups.sites else [])]
@@ -52,7 +53,9 @@ def interval_plot(groups: PatientBootstrap) -> go.Figure:
                 hovertemplate=f"{name}, %{{text}}: %{{y:.3f}}<extra></extra>",
             )
         )
-    figure.update_xaxes(tickvals=list(range(len(sites))), ticktext=sites, range=[-0.5, len(sites) - 0.5])
+    outside = {site for site in groups.all_sites if site not in groups.sites}
+    ticks = [f"{site}{_NOT_IN_MEAN}" if site in outside else site for site in sites]
+    figure.update_xaxes(tickvals=list(range(len(sites))), ticktext=ticks, range=[-0.5, len(sites) - 0.5])
     figure.update_xaxes(showgrid=False)
     if groups.sites:
         figure.add_vline(x=len(sites) - 1.5, line={"color": "rgba(128,128,128,0.6)", "width": 1})

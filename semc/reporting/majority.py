@@ -8,7 +8,7 @@ import numpy as np
 
 from semc.metrics import Confusion
 from semc.reporting.groups import Groups
-from semc.reporting.laboratory_tables import SiteCounts
+from semc.reporting.site_counts import SiteCounts
 
 
 def majority_scores(

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from semc.reporting.comparison import MIN_RANKED_IMAGES
 from semc.reporting.intervals import wilson_interval
 from semc.reporting.predictions import Predictions
+from semc.reporting.thin_sites import MIN_RANKED_PATIENTS
 
 
 @dataclass(frozen=True)
@@ -19,6 +19,8 @@ class PlaneRecall:
     plane: str
     num_images: int
     """Its test images, each counted once whatever the number of seeds."""
+    num_patients: int
+    """Patients behind those images."""
     recall: float | None
     """Share found, mean over seeds; None without an image."""
     interval: tuple[float, float] | None
@@ -42,14 +44,18 @@ def plane_recalls(records: Sequence[Predictions], classes: Sequence[str]) -> lis
         start=np.zeros((len(classes), len(classes))),
     )
     support_K = counts_KK.sum(axis=1)
+    patients = [_patients_with(label, by_site.values()) for label in range(len(classes))]
     return [
         PlaneRecall(
             plane=name,
             num_images=round(float(support)),
+            num_patients=num_patients,
             recall=float(hits / support) if support else None,
             interval=wilson_interval(float(hits), round(float(support))),
         )
-        for name, hits, support in zip(classes, np.diagonal(counts_KK), support_K, strict=True)
+        for name, hits, support, num_patients in zip(
+            classes, np.diagonal(counts_KK), support_K, patients, strict=True
+        )
     ]
 
 
@@ -57,15 +63,29 @@ def rank_among(values: Sequence[tuple[float | None, int]]) -> list[int | None]:
     """Rank values, 1 for the highest; equal values share a rank.
 
     Args:
-        values: Value and number of images behind it.
+        values: Value and number of patients behind it.
 
     Returns:
-        None where there is no value or fewer images than :data:`~semc.reporting.comparison.MIN_RANKED_IMAGES`.
+        None where there is no value or fewer patients than :data:`~semc.reporting.thin_sites.MIN_RANKED_PATIENTS`.
     """
-    ranked = [value for value, number in values if value is not None and number >= MIN_RANKED_IMAGES]
+    ranked = [value for value, number in values if value is not None and number >= MIN_RANKED_PATIENTS]
     return [
         1 + sum(other > value for other in ranked)
-        if value is not None and number >= MIN_RANKED_IMAGES
+        if value is not None and number >= MIN_RANKED_PATIENTS
         else None
         for value, number in values
     ]
+
+
+def _patients_with(label: int, sites: Iterable[Sequence[Predictions]]) -> int:
+    """Return the patients with an image of a class, site by site; every seed of a site is of the same images."""
+    return sum(
+        len(
+            {
+                patient
+                for patient, found in zip(seeds[0].patients, seeds[0].labels, strict=True)
+                if found == label
+            }
+        )
+        for seeds in sites
+    )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from semc.reporting.estimate import Difference, Estimate
@@ -22,6 +22,10 @@ class TextTable:
     caption: str
     columns: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
+
+    def with_remarks(self, remarks: Sequence[str]) -> TextTable:
+        """Return the table with further sentences at the end of its caption."""
+        return replace(self, caption=" ".join([self.caption, *remarks]))
 
     def markdown(self) -> str:
         """Return title, table and caption as Markdown."""

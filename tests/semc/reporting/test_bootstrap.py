@@ -7,9 +7,11 @@ import pytest
 
 from semc.exit_codes import ExitCode, SemcError
 from semc.metrics import Confusion
-from semc.reporting.bootstrap import PatientBootstrap, draw_patients, scores_of_counts
+from semc.reporting.bootstrap import PatientBootstrap
 from semc.reporting.groups import arm_groups, condition_groups, unadapted
+from semc.reporting.patient_draws import draw_patients, scores_of_counts
 from semc.reporting.predictions import Predictions
+from semc.reporting.thin_sites import note_on_thin, thin_sites
 from tests.semc.reporting.made_predictions import SITES, compared, crossed, left_out, made
 
 METRICS = ("macro_f1", "balanced_accuracy", "accuracy")
@@ -41,7 +43,7 @@ def _interval(values):
 @pytest.mark.parametrize("metric", METRICS)
 def test_equals_a_slow_loop_over_drawn_patients(metric):
     draws, seed = 25, 7
-    records = compared(patients=9, frames=3)
+    records = compared(patients=12, frames=3)
     slow = _slow_scores(records, metric, draws, seed)
     found = PatientBootstrap(arm_groups(records), metric, draws, seed)
 
@@ -213,17 +215,62 @@ def test_a_site_that_one_arm_lacks_enters_no_mean():
     assert nowhere.gap_closed("a", "a", "b").share is None
 
 
-def test_small_sites_are_not_ranked_and_get_no_interval():
-    records = [made(0.9, site="north"), made(0.1, site="south", patients=3, frames=3)]
+def _with_south(patients: int, frames: int) -> list[Predictions]:
+    """Return two arms and their yardsticks at two large sites and one of so many patients."""
+    skill = {"local": 0.55, "pooled": 0.95, "fedavg": 0.8}
+    return [
+        record
+        for site, size in (("north", {}), ("west", {}), ("south", {"patients": patients, "frames": frames}))
+        for record in compared(skill, sites=(site,), **size)
+    ]
+
+
+def test_a_thin_site_is_shown_and_enters_nothing_else() -> None:
+    """Three patients with fifty images each: as many images as the large sites, and still too little."""
+    found = PatientBootstrap(arm_groups(_with_south(3, 50)))
+    without = PatientBootstrap(arm_groups([r for r in _with_south(3, 50) if r.test_site != "south"]))
+    assert (found.thin_sites, found.sites) == (("south",), ("north", "west"))
+    shown = found.site("fedavg", "south")
+    assert (shown.low, shown.high) == (None, None)
+    assert shown.value == pytest.approx(
+        np.mean(
+            [r.confusion.macro_f1 for r in _with_south(3, 50) if (r.arm, r.test_site) == ("fedavg", "south")]
+        )
+    )
+    assert found.paired_difference("fedavg", "local", "south") is None
+    assert found.mean("fedavg") == without.mean("fedavg")
+    assert found.worst("fedavg") == without.worst("fedavg")
+    assert found.paired_difference("fedavg", "local") == without.paired_difference("fedavg", "local")
+    assert found.gap_closed("fedavg", "local", "pooled") == without.gap_closed("fedavg", "local", "pooled")
+    # control: with enough patients the same site counts
+    counts = PatientBootstrap(arm_groups(_with_south(30, 5)))
+    assert counts.sites == ("north", "west", "south")
+    assert counts.paired_difference("fedavg", "local", "south").estimate.low is not None
+
+
+def test_patients_not_images_decide_about_the_worst_centre() -> None:
+    records = [made(0.9, site="north"), made(0.1, site="south", patients=9, frames=20)]
     found = PatientBootstrap({"a": records})
-    assert found.num_images("south") == 9
+    assert found.sites == ("north", "south")
     assert found.worst("a").site == "north"
-    assert (found.site("a", "south").low, found.site("a", "south").high) == (None, None)
-    assert found.mean("a").low is not None
-    assert found.thin_sites() == ("south",)
-    alone = PatientBootstrap({"a": records[1:]})
-    assert (alone.worst("a"), alone.mean("a").low) == (None, None)
-    assert alone.paired_difference("a", "a").sign == 0
+    # patients not known: every image was recorded as one of its own
+    alone = replace(records[1], patients=tuple(range(180)))
+    assert PatientBootstrap({"a": [records[0], alone]}).worst("a").site == "south"
+
+
+def test_of_thin_sites_alone_nothing_is_said() -> None:
+    alone = PatientBootstrap({"a": [made(0.1, site="south", patients=4)]})
+    assert alone.site("a", "south") is not None
+    assert (alone.sites, alone.mean("a"), alone.worst("a")) == ((), None, None)
+    assert alone.paired_difference("a", "a") is None
+
+
+@pytest.mark.parametrize(("patients", "thin"), [(4, True), (5, False)])
+def test_the_border_of_thin(patients: int, thin: bool) -> None:
+    records = [made(0.5), made(0.5, site="south", patients=patients)]
+    assert thin_sites(records) == (("south",) if thin else ())
+    assert (note_on_thin(thin_sites(records)) == "") != thin
+    assert (PatientBootstrap({"a": records}).site("a", "south").low is None) == thin
 
 
 def test_arms_with_other_seeds_have_a_difference_without_a_spread():

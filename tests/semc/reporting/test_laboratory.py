@@ -1,255 +1,39 @@
-"""The laboratory's answers, tables and page: what the figures say, and no more."""
+"""The laboratory's page and Markdown: whole, escaped, the same figures."""
 
 import re
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
 from plotly.offline import get_plotlyjs
 
 from semc.exit_codes import ExitCode, SemcError
-from semc.reporting.bootstrap import PatientBootstrap
-from semc.reporting.calibration import mean_ece
-from semc.reporting.cross_site import cross_site_matrices
-from semc.reporting.groups import arm_groups, condition_groups
 from semc.reporting.laboratory import (
-    LaboratoryContents,
-    SiteCounts,
     build_laboratory_report,
     laboratory_markdown,
     render_laboratory_report,
 )
 from semc.reporting.laboratory_findings import PHANTOM, find
-from semc.reporting.laboratory_planes import plane_sites_table, untrained_table
-from semc.reporting.laboratory_tables import (
-    MAJORITY,
-    arms_table,
-    calibration_table,
-    data_table,
-    left_out_table,
-)
-from semc.reporting.laboratory_verdict import judge_arms, judge_left_out
-from semc.reporting.text_table import ABSENT, DOWN, TextTable
-from tests.semc.reporting.made_predictions import CLASSES, SITES, SKILL, compared, crossed, left_out, made
+from semc.reporting.remarks import Remarks
+from tests.semc.reporting.made_laboratory import contents_of, words_of
+from tests.semc.reporting.made_predictions import compared, crossed, left_out, made
 from tests.semc.reporting.study_result import sample_image
 
 
-def _contents(**changes) -> LaboratoryContents:
-    contents = LaboratoryContents(
-        title="Three centres <together> & apart",
-        question="Does it hold across centres?",
-        predictions=[*compared(), *crossed(), *left_out()],
-        classes=CLASSES,
-        site_counts={
-            site: SiteCounts(
-                400, 120, 90, 30, {"head": 201, "abdomen": 150, "femur": 0 if site == "west" else 170}
-            )
-            for site in SITES
-        },
-        centre_kind="device",
-        centre_rule="machine and operator",
-        curves={arm: {site: [(1, 0.3), (2, 0.5)] for site in SITES} for arm in ("fedavg", "silo")},
-        training={"local": {"moe": 0.9}, "silo": {"moe": 0.7, "alpha": 0.625}},
-        settings={"training": {"learning_rate": 0.01, "gradient_clip": None}},
-        digest="d" * 64,
-        notes=("Two centres were too small.",),
+def test_remarks_stand_where_they_belong() -> None:
+    remarks = Remarks(arms=("Two arms are one.",), left_out=("None is simulated.",), curves="Other members.")
+    found = find(contents_of(remarks=remarks))
+    assert found.arms is not None
+    assert found.left_out is not None
+    assert all(
+        table.caption.endswith("Two arms are one.") for table in (*found.arms.scores, found.arms.calibration)
     )
-    return replace(contents, **changes)
-
-
-def _words(contents: LaboratoryContents) -> str:
-    """Return the page without plotly's own code."""
-    return render_laboratory_report(contents).replace(get_plotlyjs(), "")
-
-
-def _cell(table: TextTable, row: str, column: str) -> str:
-    return next(cells for cells in table.rows if cells[0] == row)[table.columns.index(column)]
-
-
-def _judged(skill, **changes):
-    return judge_arms(PatientBootstrap(arm_groups(compared(skill, **changes))), "fedavg", "local", "pooled")
-
-
-def test_a_sure_gain_is_a_yes_with_its_interval():
-    verdict = _judged({"local": 0.5, "fedavg": 0.8, "silo": 0.9, "pooled": 0.9})
-    assert verdict.answer == "yes"
-    assert re.search(
-        r"Together \(fedavg\), 3 centres reach a mean macro-F1 of 0\.\d{3} \(95 % interval", verdict.sentence
-    )
-    assert "the interval leaves out zero" in verdict.sentence
-    assert "(west, n = 120)" in verdict.sentence
-    assert re.search(r"it closes \d+ % \(\d+ to \d+ %\)", verdict.sentence)
-    details = " ".join(verdict.details)
-    assert "Highest of 2 federated arms is silo" in details
-    assert "picked after looking" in details
-    assert "better at 3 of 3" in details
-    assert verdict.caution == "360 test images of 90 patients, 2 seeds."
-
-
-def test_a_difference_that_can_be_chance_is_not_settled():
-    verdict = _judged({"local": 0.7, "fedavg": 0.71, "pooled": 0.71}, patients=20)
-    assert verdict.answer == "unclear"
-    assert "can be chance" in verdict.sentence
-    assert "cannot be said" in verdict.sentence
-
-
-def test_a_sure_loss_is_a_no_and_names_the_centres():
-    verdict = _judged({"local": 0.9, "fedavg": 0.5})
-    assert verdict.answer == "no"
-    assert "the interval lies below zero" in verdict.sentence
-    assert "worse at 3 (north, south, west)" in " ".join(verdict.details)
-
-
-def test_a_gain_that_leaves_the_worst_centre_behind_is_partial():
-    records = [
-        made(skill, arm=arm, site=site, seed=seed)
-        for seed in (0, 1)
-        for arm, skills in {"local": (0.3, 0.4, 0.6), "fedavg": (0.95, 0.95, 0.1)}.items()
-        for site, skill in zip(SITES, skills, strict=True)
-    ]
-    verdict = judge_arms(PatientBootstrap(arm_groups(records)), "fedavg", "local", "pooled")
-    assert verdict.answer == "partly"
-    assert "worse at 1 (west)" in " ".join(verdict.details)
-
-
-def test_a_gain_whose_sign_hangs_on_the_seed_is_not_settled():
-    """Negative control: the patients are sure, the seeds are not, and patients alone would say yes."""
-    records = [
-        made(skill, arm=arm, seed=seed, patients=100)
-        for arm, skills in {"local": (0.6, 0.6), "fedavg": (0.95, 0.5)}.items()
-        for seed, skill in enumerate(skills)
-    ]
-    bootstrap = PatientBootstrap(arm_groups(records))
-    assert bootstrap.paired_difference("fedavg", "local").sign == 1
-    verdict = judge_arms(bootstrap, "fedavg", "local", "pooled")
-    assert verdict.answer == "unclear"
-    assert "hangs on the seed" in verdict.sentence
-
-
-def test_what_was_not_run_is_not_known():
-    verdict = _judged({"fedavg": 0.8})
-    assert verdict.answer == "unknown"
-    assert "Training alone was not run" in verdict.sentence
-    assert judge_arms(PatientBootstrap({}), "fedavg", "local", "pooled").answer == "unknown"
-
-
-def test_cautions_name_thin_small_and_missing_centres_and_single_seeds():
-    records = [
-        *(made(0.8, arm=arm, site="north") for arm in ("local", "fedavg")),
-        *(made(0.8, arm=arm, site="south", patients=3, frames=2) for arm in ("local", "fedavg")),
-        made(0.8, arm="local", site="west"),
-    ]
-    caution = judge_arms(PatientBootstrap(arm_groups(records)), "fedavg", "local", "pooled").caution
-    assert "1 seed." in caution
-    assert "chance in training is not seen" in caution
-    assert "Fewer than 5 test patients: south" in caution
-    assert "fewer than 10 test images: south" in caution
-    assert "In no mean, as some run lacks it: west" in caution
-
-
-def test_left_out_centres_are_judged_against_training_alone():
-    verdict = judge_left_out(PatientBootstrap(condition_groups(left_out())), "fedavg")
-    assert verdict.answer == "partly"
-    assert "over 3 left-out centres" in verdict.sentence
-    assert "leaves out zero: bn_64." in verdict.sentence
-    details = " ".join(verdict.details)
-    assert "bn_64 changes that by +" in details
-    assert "pooled" not in details
-    only_none = [record for record in left_out() if record.condition in ("none", "bn_16")]
-    verdict = judge_left_out(PatientBootstrap(condition_groups(only_none)), "fedavg")
-    assert (verdict.answer, "was not run" in verdict.sentence) == ("unknown", True)
-    assert judge_left_out(PatientBootstrap({}), "fedavg").answer == "unknown"
-
-
-def test_several_left_out_arms_are_judged_by_the_main_one():
-    groups = condition_groups([*left_out("fedavg"), *left_out("silo")])
-    verdict = judge_left_out(PatientBootstrap(groups), "silo")
-    assert "leaves out zero: bn_64 (silo)." in verdict.sentence
-    assert "(fedavg)" not in verdict.sentence + " ".join(verdict.details)
-
-
-def test_tables_hold_the_figures_of_the_bootstrap():
-    arms = PatientBootstrap(arm_groups(compared()))
-    table = arms_table(arms, "local", "pooled", "fedavg")
-    mean = arms.mean("silo")
-    assert _cell(table, "silo", "mean macro-F1") == f"{mean.value:.3f} ({mean.low:.3f} to {mean.high:.3f})"
-    assert (
-        _cell(table, "silo", "lowest to highest seed")
-        == f"{min(mean.by_seed):.3f} to {max(mean.by_seed):.3f}"
-    )
-    assert _cell(table, "silo", "worst centre").startswith(f"west {arms.worst('silo').estimate.value:.3f} (")
-    assert _cell(table, "silo", "against local").endswith("↑")
-    assert _cell(table, "local", "against fedavg").endswith("↓")
-    assert _cell(table, "local", "against local") == ABSENT
-    assert " % (" in _cell(table, "fedavg", "gap from local to pooled closed")
-    assert _cell(table, "pooled", "gap from local to pooled closed") == ABSENT
-    conditions = PatientBootstrap(condition_groups(left_out()))
-    table = left_out_table(conditions)
-    assert _cell(table, "none", "against none") == ABSENT
-    assert _cell(table, "bn_64", "against none").endswith("↑")
-    assert _cell(table, "bn_64", "draws above") == "100 %"
-
-
-def test_a_gap_that_may_not_be_there_is_a_dash_with_its_reason():
-    upside_down = PatientBootstrap(arm_groups(compared({"local": 0.9, "pooled": 0.6, "fedavg": 0.7})))
-    table = arms_table(upside_down, "local", "pooled", "fedavg")
-    assert _cell(table, "fedavg", "gap from local to pooled closed") == ABSENT
-    assert "Gap closed: none, pooled is not above local." in table.caption
-
-
-def test_a_centre_without_test_images_is_told():
-    caption = data_table(
-        {"north": SiteCounts(9, 3, None, None, {}), "south": SiteCounts(9, 0, 2, 0, {})}, CLASSES
-    )
-    assert caption.caption.endswith("Without a test image, so in no score: south.")
-    assert caption.rows[0] == ("north", "9", ABSENT, "3", ABSENT, "0", "0", "0")
-
-
-def test_planes_with_few_images_are_shown_but_not_ranked():
-    records = [made(0.8, site="north"), made(0.8, site="south", patients=4, frames=3)]
-    row = plane_sites_table("fedavg", records, CLASSES).rows[0]
-    assert re.search(r"n = \d+, rank 1$", row[1])
-    assert row[2].endswith("not ranked")
-
-
-def test_a_group_without_a_centre_has_a_dash_in_its_calibration():
-    table = calibration_table({"a": [made(0.8)], "b": [made(0.8), made(0.7, site="south")]}, "arm")
-    assert _cell(table, "a", "south") == ABSENT
-    assert _cell(table, "a", "mean") == _cell(table, "a", "north")
-
-
-def test_models_lose_away_from_home_what_they_were_made_to_lose():
-    records = [*compared(), *crossed(), *crossed("silo", skill=SKILL["silo"])]
-    apart = find(_contents(predictions=records))
-    assert apart.away is not None
-    assert [row[0] for row in apart.away.rows] == ["local", "silo"]
-    own, away, difference = (float(cell.split()[0]) for cell in apart.away.rows[0][1:])
-    scores = {
-        protocol: [r.confusion.macro_f1 for r in records if r.arm == "local" and r.protocol == protocol]
-        for protocol in ("per_site", "cross_site")
-    }
-    assert own == pytest.approx(sum(scores["per_site"]) / 6, abs=5e-4)
-    assert away == pytest.approx(sum(scores["cross_site"]) / 12, abs=5e-4)
-    assert difference == pytest.approx(away - own, abs=1.5e-3)
-    assert apart.away.rows[0][3].endswith(DOWN)
-    assert "What a model loses away from home" in _words(_contents())
-    assert find(_contents(predictions=compared())).away is None
-
-
-def test_cross_site_takes_its_diagonal_from_home():
-    (matrix,) = cross_site_matrices([*compared(), *crossed()])
-    assert (matrix.arm, matrix.model_sites, matrix.test_sites) == ("local", SITES, SITES)
-    home = [r for r in compared() if r.arm == "local" and r.test_site == "south"]
-    assert matrix.macro_f1[1][1] == pytest.approx(sum(r.confusion.macro_f1 for r in home) / 2)
-    away = [r for r in crossed() if (r.model_site, r.test_site) == ("north", "west")]
-    assert matrix.macro_f1[0][2] == pytest.approx(sum(r.confusion.macro_f1 for r in away) / 2)
-    (bare,) = cross_site_matrices(crossed())
-    assert bare.macro_f1[0][0] is None
+    assert [t.title for t in found.tables() if "simulated" in t.caption] == ["A centre that took no part"]
+    assert words_of(contents_of(remarks=remarks)).count("Other members.") == 1
 
 
 def test_the_page_is_whole_and_loads_nothing(tmp_path: Path):
-    page = build_laboratory_report(_contents(), tmp_path / "deep" / "laboratory.html").read_text(
+    page = build_laboratory_report(contents_of(), tmp_path / "deep" / "laboratory.html").read_text(
         encoding="utf-8"
     )
     assert page.count(get_plotlyjs()) == 1
@@ -262,7 +46,7 @@ def test_the_page_is_whole_and_loads_nothing(tmp_path: Path):
 
 
 def test_the_page_shows_everything_and_escapes_it():
-    words = _words(_contents(sample_images={"north": [sample_image(90)]}))
+    words = words_of(contents_of(sample_images={"north": [sample_image(90)]}))
     for fact in (
         "Does it hold across centres?",
         "Yes, on these images.",
@@ -283,34 +67,35 @@ def test_the_page_shows_everything_and_escapes_it():
     assert words.count("<img") == 1
     assert words.count('class="up"') > words.count('class="down"') > 0
     hostile = replace(made(0.5), arm="</script><script>alert(1)</script>")
-    assert "<script>alert(1)" not in _words(_contents(predictions=[hostile]))
+    assert "<script>alert(1)" not in words_of(contents_of(predictions=[hostile]))
 
 
 def test_only_a_phantom_says_that_it_is_one():
-    assert PHANTOM in _words(_contents(phantom=True))
-    assert PHANTOM not in _words(_contents())
-    assert "made by software" in _words(_contents(centre_kind="synthetic"))
+    assert PHANTOM in words_of(contents_of(phantom=True))
+    assert PHANTOM not in words_of(contents_of())
+    assert "made by software" in words_of(contents_of(centre_kind="synthetic"))
 
 
 def test_the_same_contents_give_the_same_bytes():
-    assert render_laboratory_report(_contents()) == render_laboratory_report(_contents())
+    assert render_laboratory_report(contents_of()) == render_laboratory_report(contents_of())
 
 
 @pytest.mark.parametrize("predictions", [[], compared(), left_out(), crossed(), [made(0.7)]])
 def test_any_part_may_be_missing(predictions):
     empty = {"site_counts": {}, "curves": {}, "training": {}, "settings": {}, "digest": "", "notes": ()}
-    contents = _contents(predictions=predictions, **empty)
-    words = _words(contents)
+    contents = contents_of(predictions=predictions, **empty)
+    words = words_of(contents)
     assert ("Not known." in words) == (len(predictions) in (0, 1) or predictions[0].protocol == "cross_site")
     assert "training images" not in words  # not told is not zero
     assert laboratory_markdown(contents).startswith("# Three centres")
 
 
 def test_markdown_and_page_show_the_same_tables():
-    contents = _contents()
-    markdown, words = laboratory_markdown(contents), _words(contents)
+    contents = contents_of()
+    markdown, words = laboratory_markdown(contents), words_of(contents)
     tables = find(contents).tables()
-    assert len(tables) == 14
+    assert len(tables) == 15
+    assert all(note in markdown and note in words for note in contents.notes)
     for table in tables:
         assert table.markdown().rstrip() in markdown
         assert table.caption.split(" ")[0] in words
@@ -318,80 +103,11 @@ def test_markdown_and_page_show_the_same_tables():
             assert cell.partition(" (")[0].replace("<", "&lt;") in words
 
 
-def test_the_commonest_class_is_the_floor_and_balanced_accuracy_stands_beside_macro_f1():
-    scores = find(_contents()).arms.scores  # type: ignore[union-attr]
-    sites, balanced = scores[1], scores[2]
-    assert sites.rows[-1][0] == MAJORITY
-    labels = np.array(made(0.5, site="north").labels)
-    share = (labels == 0).mean()  # the counts name "head" the commonest
-    precision_and_recall = 2 * share / (share + 1)
-    assert float(_cell(sites, MAJORITY, sites.columns[1])) == pytest.approx(
-        precision_and_recall / 3, abs=5e-4
-    )
-    assert sites.caption.startswith("Macro-F1, ")
-    assert balanced.title.endswith(": balanced accuracy")
-    assert balanced.rows[-1][0] != MAJORITY
-    without_counts = find(_contents(site_counts={})).arms
-    assert without_counts is not None
-    assert without_counts.scores[1].rows[-1][0] != MAJORITY
-
-
-def test_means_of_calibration_and_planes_are_over_centres_that_every_row_has():
-    partial = [r for r in compared() if not (r.arm == "silo" and r.test_site == "west")]
-    part = find(_contents(predictions=partial)).arms
-    assert part is not None
-    for name in ("local", "silo"):
-        own = [r for r in partial if r.arm == name and r.test_site != "west"]
-        errors = [mean_ece([r for r in own if r.test_site == site]) for site in ("north", "south")]
-        assert float(_cell(part.calibration, name, "mean")) == pytest.approx(sum(errors) / 2, abs=1e-3)
-    images = sum(int((np.array(made(0.5, site=site).labels) == 0).sum()) for site in ("north", "south"))
-    assert part.planes[0].rows[0][:2] == ("head", str(images))
-
-
-def test_a_class_a_centre_never_trained_on_has_its_own_row():
-    counts = {
-        site: SiteCounts(
-            9, 9, None, None, {}, {"head": 3, "abdomen": 3, "femur": 0 if site == "south" else 3}
-        )
-        for site in SITES
-    }
-    groups = arm_groups(compared())
-    table = untrained_table(groups, counts, CLASSES)
-    assert table is not None
-    (row,) = table.rows
-    of_femur = np.array(made(0.5, site="south").labels) == 2
-    assert row[:3] == ("south", "femur", str(of_femur.sum()))
-    hits = [r.predicted_B[of_femur] == 2 for r in groups["silo"] if r.test_site == "south"]
-    assert _cell(table, "south", "silo").startswith(f"{np.mean(hits):.2f} (")
-    assert (
-        untrained_table(
-            groups, {site: replace(found, train_class_counts={}) for site, found in counts.items()}, CLASSES
-        )
-        is None
-    )
-
-
-def test_training_terms_stand_side_by_side_and_absent_ones_are_dashes():
-    table = find(_contents()).training
-    assert table is not None
-    assert table.columns == ("arm", "moe", "alpha")
-    assert table.rows == (("local", "0.900", ABSENT), ("silo", "0.700", "0.625"))
-    assert find(_contents(training={})).training is None
-
-
-def test_the_judged_arm_is_the_named_one_else_the_baseline_else_the_first_federated():
-    assert _contents().judged_arm() == "fedavg"
-    assert _contents(main_arm="silo").judged_arm() == "silo"
-    others = compared({"local": 0.5, "silo": 0.8, "fedprox": 0.9})
-    assert _contents(predictions=others).judged_arm() == "silo"
-    assert _contents(predictions=[]).judged_arm() == ""
-
-
 def test_predictions_that_cannot_be_paired_and_a_bad_folder_are_told(tmp_path: Path):
     with pytest.raises(SemcError) as caught:
-        render_laboratory_report(_contents(predictions=[made(0.5), made(0.5, seed=1, patients=9)]))
+        render_laboratory_report(contents_of(predictions=[made(0.5), made(0.5, seed=1, patients=9)]))
     assert caught.value.code is ExitCode.CHECKPOINT_INVALID
     (tmp_path / "file").write_text("")
     with pytest.raises(SemcError) as caught:
-        build_laboratory_report(_contents(), tmp_path / "file" / "x.html")
+        build_laboratory_report(contents_of(), tmp_path / "file" / "x.html")
     assert caught.value.code is ExitCode.DISK
