@@ -5,7 +5,9 @@ import pytest
 
 from semc.datasets.phantom import PLANES, PhantomConfig, PhantomFrame, plan_centre, render_frame, style_of
 
-SMALL = PhantomConfig(image_size=48, patients_per_centre=6, test_patients_per_centre=2, frames_per_patient=4)
+SMALL = PhantomConfig(
+    image_size=48, severity=0.3, patients_per_centre=6, test_patients_per_centre=2, frames_per_patient=4
+)
 
 
 def frame(
