@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -330,7 +331,7 @@ def test_offline_site_is_never_asked_and_counts_when_it_returns(tmp_path: Path) 
         tmp_path,
         sites,
         tiny_study(rounds=1),
-        pace=Pace(poll=0.001, slowest_poll=0.01, roster=0.002, offline_grace=30.0),
+        pace=replace(FAST, roster=0.0, offline_grace=30.0),
     )
     assert result.outcome == "complete"
     assert grid.pulled_while_offline == 0
@@ -338,9 +339,15 @@ def test_offline_site_is_never_asked_and_counts_when_it_returns(tmp_path: Path) 
 
 
 def test_site_gone_for_good_is_given_up_after_the_grace_once_the_quorum_is_met(tmp_path: Path) -> None:
-    sites = _sites(west=_silent)
-    sites[2].online = lambda: len(sites[2].received) < 2  # gone once it has the first round in hand
-    result, grid = _run(tmp_path, sites, tiny_study(quorum=2, deadline_seconds=60.0))
+    asked: list[Message] = []
+
+    def leaves(site: ScriptedSite, message: Message) -> None:
+        asked.append(message)
+
+    sites = _sites(west=leaves)
+    sites[2].online = lambda: not asked  # gone with the first round in hand
+    pace = replace(FAST, roster=0.0)  # looks before every pull, however slow the machine
+    result, grid = _run(tmp_path, sites, tiny_study(quorum=2, deadline_seconds=60.0), pace=pace)
     assert [entry.reasons["west"] for entry in result.rounds] == ["D_OFFLINE", "D_ABSENT"]
     assert grid.pulled_while_offline == 0
     assert result.seconds < 20
