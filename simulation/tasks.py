@@ -141,25 +141,23 @@ def run_tasks(
     ):
         bar = progress.add_task("", total=found.count(None))
 
-        def result(task: Task, run: ArmRun | None) -> ArmRun:
-            if run is None:
-                progress.update(bar, description=task.name)
-                run = _train(task, keep_models=keep_models)
-                progress.console.print(f"{task.name}: {run.seconds:.0f} s", highlight=False)
-                progress.advance(bar)
+        def train(task: Task) -> ArmRun:
+            progress.update(bar, description=task.name)
+            run = _train(task, keep_models=keep_models)
+            progress.console.print(f"{task.name}: {run.seconds:.0f} s", highlight=False)
+            progress.advance(bar)
             return run
 
-        futures = [pool.submit(result, task, run) for task, run in zip(tasks, found, strict=True)]
+        missing = [task for task, run in zip(tasks, found, strict=True) if run is None]
+        futures = [pool.submit(train, task) for task in missing]
         try:
-            wait(futures, return_when=FIRST_EXCEPTION)
+            ended, _ = wait(futures, return_when=FIRST_EXCEPTION)
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
-        failed = next(
-            (error for future in futures if not future.cancelled() and (error := future.exception())), None
-        )
-        if failed is not None:
-            raise failed
-        return [future.result() for future in futures]
+        trained = iter(
+            [future.result() for future in futures if future in ended]
+        )  # raises what ended the wait
+        return [next(trained) if run is None else run for run in found]
 
 
 def _train(task: Task, *, keep_models: bool) -> ArmRun:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 import shutil
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -15,6 +14,7 @@ from tempfile import mkdtemp
 import pytest
 
 from semc.config import StudyConfig
+from simulation.rehearsal import free_port
 
 _QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "FLWR_TELEMETRY_ENABLED": "0", "FLWR_DISABLE_UPDATE_CHECK": "1"}
 _RAY = str(Path(sys.executable).with_name("ray"))
@@ -24,9 +24,6 @@ _RAY = str(Path(sys.executable).with_name("ray"))
 def cluster() -> Iterator[tuple[str, Path]]:
     """Address of a one-node cluster of this test's own, and the folder of its logs."""
     folder = Path(mkdtemp(prefix="ray", dir="/tmp"))  # Ray's sockets need a short path
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
     head = subprocess.Popen(
         [
             _RAY,
@@ -35,7 +32,7 @@ def cluster() -> Iterator[tuple[str, Path]]:
             "--block",
             "--num-cpus=2",
             "--node-ip-address=127.0.0.1",
-            f"--port={port}",
+            f"--port={free_port()}",
             f"--temp-dir={folder}",
             "--include-dashboard=false",
             "--disable-usage-stats",
