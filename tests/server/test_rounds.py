@@ -313,15 +313,14 @@ def test_below_quorum_the_study_stops_and_keeps_its_checkpoint(tmp_path: Path) -
 
 
 def test_offline_site_is_never_asked_and_counts_when_it_returns(tmp_path: Path) -> None:
-    back_at = time.monotonic() + 0.4
-    away = {"since": None}
+    left: list[float] = []
 
     def online() -> bool:
-        return away["since"] is None or time.monotonic() > back_at
+        return not left or time.monotonic() > left[0] + 0.4
 
     def answer(site: ScriptedSite, message: Message) -> Message | None:
-        if away["since"] is None:  # the connection breaks while it trains
-            away["since"] = time.monotonic()
+        if not left:  # the connection breaks while it trains
+            left.append(time.monotonic())
             return None
         return honest(site, message)
 
