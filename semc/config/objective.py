@@ -53,8 +53,8 @@ class ObjectiveConfig(Section):
     """Keys from the online network, or from a local exponential moving average (m = 0.999)."""
     cross_entropy: Literal["plain", "inverse_frequency", "logit_adjusted", "fedlc"] = "logit_adjusted"
     """Class-imbalance treatment with this site's own class counts, which never leave it. Under logit_adjusted and
-    fedlc a class the site lacks gets no gradient; plain and inverse_frequency push its scores down. Where hospitals
-    lack whole classes plain does better, where all classes are rare logit_adjusted does (RESULTS.md, E5)."""
+    fedlc a class the site lacks gets no gradient; plain and inverse_frequency push its scores down. Which is
+    better where classes are rare, and where hospitals lack some, stands in RESULTS.md (E5)."""
     logit_adjustment_tau: float = Field(default=1.0, ge=0, le=4)
     """Strength of the logit adjustment (tau log pi_c), or of FedLC's margin (tau n_c^(-1/4))."""
     expert_ce_weight: float = Field(default=0.3, ge=0, le=10)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from pathlib import Path
@@ -12,6 +11,7 @@ import pytest
 from client.coordinator import Answer, ask, check_clock
 from semc.config.site import CoordinatorConfig
 from semc.exit_codes import ExitCode, SemcError
+from simulation.rehearsal import free_port
 from tests.client.loopback_tls import Authority, https_server
 
 
@@ -70,10 +70,7 @@ def test_a_missing_or_empty_ca_file_is_named_as_such(tmp_path: Path) -> None:
 
 def test_nobody_listening_is_unreachable(tmp_path: Path) -> None:
     authority = Authority(tmp_path, "ca")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    assert failure(f"127.0.0.1:{port}", authority.file).code is ExitCode.SERVER_UNREACHABLE
+    assert failure(f"127.0.0.1:{free_port()}", authority.file).code is ExitCode.SERVER_UNREACHABLE
 
 
 def test_a_server_without_tls_is_unreachable_as_a_coordinator(tmp_path: Path) -> None:

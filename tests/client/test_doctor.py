@@ -19,6 +19,7 @@ from client.doctor import Report, examine
 from client.identity import create_identity
 from client.lock import held
 from semc.exit_codes import ExitCode
+from simulation.rehearsal import free_port
 from tests.client.loopback_tls import Authority, https_server
 from tests.client.small_study import STUDY_TEXT, write_site
 
@@ -36,12 +37,6 @@ def rewrite(file: Path, changes: dict[str, Any]) -> Path:
     content = yaml.safe_load(file.read_text()) if file.is_file() else {}
     file.write_text(yaml.safe_dump(content | changes))
     return file
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def states(report: Report) -> dict[str, str]:
