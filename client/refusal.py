@@ -25,6 +25,9 @@ _BY_EXIT_CODE = {
     ExitCode.DISK: RefusalCode.DISK,
     ExitCode.CHECKPOINT_INVALID: RefusalCode.DISK,
     ExitCode.RUN_FAILED: RefusalCode.DIVERGED,
+    ExitCode.BUDGET_REFUSED: RefusalCode.BUDGET,
+    ExitCode.LEDGER_INVALID: RefusalCode.LEDGER,
+    ExitCode.POLICY_REFUSED: RefusalCode.POLICY,
 }
 
 

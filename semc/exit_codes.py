@@ -76,6 +76,12 @@ class ExitCode(IntEnum):
     """The study's run failed at the coordinator."""
     CHECK_FAILED = 60
     """`semc-client check` found at least one failure."""
+    BUDGET_REFUSED = 70
+    """A study would cost patients more privacy than this hospital's policy or the study itself allows."""
+    LEDGER_INVALID = 71
+    """The privacy ledger is missing, damaged, rolled back or closed; nothing is trained without it."""
+    POLICY_REFUSED = 72
+    """The hospital's policy does not allow what the study asks, or there is no policy."""
     INTERRUPTED = 130
     """Ctrl-C; what goes on elsewhere is said."""
 

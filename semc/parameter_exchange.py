@@ -3,18 +3,20 @@
 Batch norm is recognised by ``isinstance(module, _BatchNorm)``, never by a name: 28 of SEMC's 95 batch-norm
 layers (66 % of the channels) have no "bn" in their key, and "bn1" also matches "bn10".
 
-============================== ========== ========= =========
-tensor                         `average`  `silo`    `fedbn`
-============================== ========== ========= =========
-every other float tensor       shared     shared    shared
-batch norm gamma, beta         shared     shared    local
-batch norm running statistics  shared     local     local
-num_batches_tracked, integers  local      local     local
-============================== ========== ========= =========
+============================== =================== ========= =========
+tensor                         `average`, `frozen` `silo`    `fedbn`
+============================== =================== ========= =========
+every other float tensor       shared              shared    shared
+batch norm gamma, beta         shared              shared    local
+batch norm running statistics  shared              local     local
+num_batches_tracked, integers  local               local     local
+============================== =================== ========= =========
 
 Frozen parameters (the router and alpha network of preset `reference`) are shared like trained ones: they
 come from the study's seed, so they are equal everywhere and their mean is themselves, and the federation's
-model is complete. Queue, optimiser and random state are not part of a network and never meet this module.
+model is complete. Under `frozen` (privacy mode patient_dp) the sites receive what `average` shares and send back
+only what they train, :func:`update_shapes`. Queue, optimiser and random state are not part of a network and never
+meet this module.
 """
 
 from __future__ import annotations
@@ -30,7 +32,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from semc.exit_codes import ExitCode, SemcError
 
-BnMode = Literal["silo", "fedbn", "average"]
+BnMode = Literal["silo", "fedbn", "average", "frozen"]
 
 
 @dataclass(frozen=True)
@@ -94,6 +96,15 @@ def shared_shapes(network: nn.Module, bn: BnMode) -> dict[str, tuple[int, ...]]:
     }
 
 
+def update_shapes(network: nn.Module, bn: BnMode) -> dict[str, tuple[int, ...]]:
+    """Return the shape of every tensor a site sends back: the shared ones; under `frozen` those it trains."""
+    shapes = shared_shapes(network, bn)
+    if bn != "frozen":
+        return shapes
+    trained = {name for name, parameter in network.named_parameters() if parameter.requires_grad}
+    return {name: shape for name, shape in shapes.items() if name in trained}
+
+
 def shared_schema(network: nn.Module, bn: BnMode) -> str:
     """Return the SHA-256 (hex) of the shared tensors' names, shapes and dtypes.
 
@@ -133,7 +144,7 @@ def _local_names(network: nn.Module, bn: BnMode) -> set[str]:
     """Return the state keys that stay at the site."""
     local = {name for name, tensor in network.state_dict().items() if not tensor.is_floating_point()}
     affine, statistics = _batch_norm_keys(network)
-    if bn != "average":
+    if bn in ("silo", "fedbn"):
         local |= statistics
     if bn == "fedbn":
         local |= affine

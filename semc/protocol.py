@@ -43,6 +43,20 @@ TEST_CONFUSION: Final = "test-confusion"
 EXPERT_USE: Final = "expert-use"
 ALPHA: Final = "alpha"
 
+# Entries of the MetricRecord under privacy mode patient_dp: rates of the test patients, under the small-cell rules.
+TEST_ACCURACY: Final = "test-accuracy"
+TEST_BALANCED_ACCURACY: Final = "test-balanced-accuracy"
+TEST_MACRO_F1: Final = "test-macro-f1"
+TEST_RECALL: Final = "test-recall"
+"""Recall of each study class; SUPPRESSED where too few patients have it."""
+SUPPRESSED: Final = -1.0
+
+DISCLOSED_NAMES: Final = frozenset({TEST_ACCURACY, TEST_BALANCED_ACCURACY, TEST_MACRO_F1, TEST_RECALL})
+
+# Entry of the ConfigRecord of a training reply under patient_dp.
+LEDGER_HEAD: Final = "ledger-head"
+"""SHA-256 (hex) of the last entry of the site's privacy ledger: whoever keeps it can prove a rollback."""
+
 METRIC_NAMES: Final = frozenset(
     {
         NUM_EXAMPLES,
@@ -72,6 +86,12 @@ class RefusalCode(StrEnum):
     """State could not be written."""
     DIVERGED = "E_DIVERGED"
     """Local training ended in numbers that are not finite."""
+    BUDGET = "E_BUDGET"
+    """The site's privacy budget does not allow the round; the same answer whatever the data."""
+    LEDGER = "E_LEDGER"
+    """The site's privacy ledger cannot be trusted, so nothing is trained."""
+    POLICY = "E_POLICY"
+    """The site's policy does not allow this study."""
     INSTRUCTION = "E_INSTRUCTION"
     """The message's tensors or settings are malformed."""
     INTERNAL = "E_INTERNAL"

@@ -40,8 +40,9 @@ class FederationConfig(Section):
     """Adaptivity floor of FedAdam."""
     weight: Literal["n", "sqrt_n", "uniform"] = "n"
     """Weight of a site, from its enrolment record, never from a reply."""
-    bn: Literal["silo", "fedbn", "average"] = "silo"
-    """What stays local: silo = batch-norm statistics, fedbn = statistics and gamma/beta, average = nothing."""
+    bn: Literal["silo", "fedbn", "average", "frozen"] = "silo"
+    """What stays local: silo = batch-norm statistics, fedbn = statistics and gamma/beta, average = nothing.
+    frozen (with patient_dp) = statistics come with the weights, are public, and no site changes them."""
     bn_statistics: Literal["reestimated", "running"] = "reestimated"
     """Local statistics with which a site judges incoming weights: measured anew on its training images, or those its
     own last training left. Without effect where they are averaged."""

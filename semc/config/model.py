@@ -12,6 +12,11 @@ from semc.config.section import Section
 _FILE_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 
 
+def is_file_name(text: str) -> bool:
+    """Tell whether a text names a file of a folder chosen elsewhere, and cannot lead out of it."""
+    return bool(_FILE_NAME.fullmatch(text)) and ".." not in text
+
+
 class ModelConfig(Section):
     """Architecture of the network; a disabled part leaves no parameters behind."""
 
@@ -66,12 +71,17 @@ class ModelConfig(Section):
     """Draws of sampled_mean."""
     embedding_dim: int = Field(default=128, ge=8, le=1024)
     """Width D of the projection's unit-norm embeddings."""
+    norm: Literal["batch", "group"] = "batch"
+    """batch = batch norm, as in the paper; group = group norm (layer norm in the projection), which couples no
+    images."""
+    adapter_width: int = Field(default=0, ge=0, le=512)
+    """Hidden width of the residual adapter behind each expert's refined maps; 0 = none."""
 
     @field_validator("weights")
     @classmethod
     def _weights_are_no_path(cls, weights: str) -> str:
         # The study comes from the coordinator: a path in it would choose what is opened at the hospital.
-        if not _FILE_NAME.fullmatch(weights) or ".." in weights:
+        if not is_file_name(weights):
             raise ValueError(
                 "none, torchvision or a bare file name (letters, digits, '.', '_', '-'), no path"
             )
@@ -85,4 +95,6 @@ class ModelConfig(Section):
             raise ValueError(f"there are no pretrained weights for backbone {self.backbone}")
         if self.weights == "none" and self.expert_init == "pretrained":
             raise ValueError("expert_init pretrained needs weights")
+        if self.norm == "group" and self.weights != "none":
+            raise ValueError("norm group has no use for weights that were trained with batch norm")
         return self

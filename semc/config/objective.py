@@ -12,8 +12,9 @@ from semc.config.section import Section
 class ObjectiveConfig(Section):
     """SEMC's total loss and its options; `classification` is the plain ResNet baseline with cross-entropy."""
 
-    name: Literal["semc", "classification"] = "semc"
-    """semc = the paper's objective on SEMCNet; classification = cross-entropy on a plain ResNet."""
+    name: Literal["semc", "classification", "semc_dp"] = "semc"
+    """semc = the paper's objective on SEMCNet; classification = cross-entropy on a plain ResNet; semc_dp = patient by
+    patient, for privacy.mode patient_dp."""
     mc: bool = True
     """Multi-expert contrastive loss L_mc; off: alpha = 1, projection and queue are not built."""
     mc_loss: Literal["supcon_selfcon", "gpaco"] = "supcon_selfcon"
@@ -38,6 +39,8 @@ class ObjectiveConfig(Section):
     """Weight of the class logits in GPaCo."""
     gpaco_smoothing: float = Field(default=0.1, ge=0, lt=1)
     """Label smoothing of GPaCo's class target."""
+    contrast_weight: float = Field(default=0.5, ge=0, le=10)
+    """lambda of semc_dp: weight of the contrast against learnable class prototypes (with mc)."""
     queue: bool = True
     """Memory queue of past embeddings (eq. 11-12); off: the pool is the batch."""
     queue_size: int = Field(default=2048, ge=1, le=65536)

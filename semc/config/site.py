@@ -76,6 +76,11 @@ class SiteConfig(Section):
     data: SiteDataConfig
     coordinator: CoordinatorConfig | None = None
     """Absent in simulations."""
+    policy: Path = Path("policy.yaml")
+    """What this hospital allows studies to do, and its privacy budget (see client/policy.example.yaml). A study with
+    patient-level privacy is refused without it."""
+    ledger: Path = Path("ledger")
+    """Folder of the privacy ledger; kept for ever, beside no study's state. Made by `semc-client ledger init`."""
     private_key: Path = Path("site.key")
     """The site's ECDSA key (made by `semc-client keygen`); never leaves the site."""
     state_directory: Path = Path("state")
@@ -111,6 +116,8 @@ def load_site(path: Path) -> SiteConfig:
     data = site.data.model_copy(update={"root": base / site.data.root})
     changes: dict[str, object] = {
         "data": data,
+        "policy": base / site.policy,
+        "ledger": base / site.ledger,
         "private_key": base / site.private_key,
         "state_directory": base / site.state_directory,
     }

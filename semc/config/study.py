@@ -15,7 +15,9 @@ from semc.config.federation import FederationConfig
 from semc.config.model import ModelConfig
 from semc.config.objective import ObjectiveConfig
 from semc.config.presets import Preset, with_preset
+from semc.config.pretraining import PretrainingConfig
 from semc.config.privacy import PrivacyConfig
+from semc.config.private_study import why_impossible, with_private_defaults
 from semc.config.section import Section, parse_yaml, read_yaml, validate
 from semc.config.training import TrainingConfig
 from semc.exit_codes import ExitCode, SemcError
@@ -39,6 +41,8 @@ class StudyConfig(Section):
     training: TrainingConfig
     federation: FederationConfig
     privacy: PrivacyConfig = PrivacyConfig()
+    pretraining: PretrainingConfig | None = None
+    """Where given, the coordinator trains the initial weights on public or phantom images first."""
 
     @model_validator(mode="after")
     def _impossible_pairs(self) -> StudyConfig:
@@ -46,12 +50,20 @@ class StudyConfig(Section):
             floor = self.training.batch_size
             if self.objective.queue_size < floor:
                 raise ValueError(f"objective.queue_size is below the batch size {floor}")
+        reason = why_impossible(self)
+        if reason is not None:
+            raise ValueError(reason)
         return self
 
     @property
     def cautions(self) -> tuple[str, ...]:
         """What whoever starts this study should be told; empty for most."""
         objective = self.objective
+        if self.privacy.private and self.pretraining is None and self.model.weights == "none":
+            return (
+                "privacy.mode patient_dp with neither pretraining nor model.weights: a frozen trunk with random "
+                "weights gives the heads little to learn from",
+            )
         if (
             objective.name == "semc"
             and objective.mc
@@ -81,6 +93,7 @@ class StudyConfig(Section):
             "objective": self.objective.name,
             "mc": self.objective.mc,
             "alpha": self.objective.alpha,
+            "trainable": self.privacy.trainable if self.privacy.private else "all",
         }
         return hashlib.sha256(json.dumps(content, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
@@ -144,4 +157,4 @@ def _build(content: dict[str, Any], overrides: dict[str, Any] | None) -> StudyCo
                     ExitCode.CONFIG_INVALID, f"'{key}' does not name a study key.", "use section.key=value"
                 )
         place[leaf] = value
-    return validate(StudyConfig, with_preset(content), "study")
+    return validate(StudyConfig, with_preset(with_private_defaults(content)), "study")

@@ -99,7 +99,8 @@ def test_an_unknown_key_names_itself_and_the_known_ones() -> None:
         ({"objective.alpha_clamp": [0.9, 0.1]}, "alpha_clamp"),
         ({"objective.key_encoder": "ema", "objective.queue": False}, "ema"),
         ({"training.learning_rate": float("nan")}, "learning_rate"),
-        ({"privacy.mode": "patient_dp"}, "privacy.mode"),
+        ({"privacy.mode": "patient_dp"}, "noise_multiplier"),
+        ({"privacy.epsilon": 4}, "only mode patient_dp"),
         ({"name": "Not A Name"}, "name"),
     ],
 )
