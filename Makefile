@@ -51,7 +51,7 @@ demo: setup ## Train SEMC across three phantom hospitals on this machine (DATA=f
 	$(BIN)/semc-sim demo $(if $(DATA),--data $(DATA)) $(if $(SEED),--seed $(SEED)) --out runs/demo
 
 test: lint ## Lint, then every quick test, with the line coverage of semc/
-	$(BIN)/python -m pytest -n $(WORKERS) -m "not slow and not bench" \
+	$(BIN)/python -m pytest -n $(WORKERS) -m "not slow and not bench and not audit" \
 	--cov=semc --cov-report=term:skip-covered --cov-fail-under=90
 
 test-slow: setup ## Tests that take long (a killed round loop, a SuperNode killed and rejoining)
