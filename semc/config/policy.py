@@ -47,6 +47,9 @@ class SitePolicy(Section):
     """Below this many patients the hospital takes part in no study with patient-level privacy."""
     budget: BudgetConfig | None = None
     """Absent: no study with patient-level privacy."""
+    accept_unprotected_history: bool = False
+    """Allow patient-level privacy although a study in mode none was trained on these patients before. What that study
+    sent is covered by no bound, so the guarantee then speaks of later messages only."""
     disclosure: DisclosureConfig = DisclosureConfig()
 
     @model_validator(mode="after")
