@@ -4,8 +4,9 @@
 message  asks                                   answer
 ======== ====================================== ==================================================
 query    who are you, does this study fit you?  name, versions, schema of the shared tensors
-train    train round R from these weights       shared tensors, counts of the weights that arrived
-evaluate how good are these weights here?       counts
+train    train round R from these weights       shared tensors, counts of the weights that arrived; with
+                                                patient-level privacy noised tensors and the ledger's head
+evaluate how good are these weights here?       counts; with patient-level privacy rates
 ======== ====================================== ==================================================
 
 An error of any kind becomes a listed code; its text stays at the site. Importing this module reads no file.
@@ -21,6 +22,7 @@ from flwr.clientapp import ClientApp
 
 from client import inbound, outbound
 from client.progress import Progress, Report, silent
+from client.privacy_gate import note_unprotected
 from client.refusal import local_line, refusal_of
 from client.site import SiteOf, WarmSite, deployed_site, warm_site
 
@@ -77,8 +79,10 @@ def _training(content: RecordDict, site: WarmSite, report: Report) -> RecordDict
     instruction = inbound.open_work(content, site.config, closing=False)
     trainer = site.trainer(instruction.study)
     shared = inbound.open_tensors(instruction, trainer.shared_shapes)
+    if not instruction.study.privacy.private:
+        note_unprotected(instruction.study, site.config)
     update = trainer.run_round(instruction.round_number, shared, report)
-    return outbound.update_content(update, instruction.study, trainer.shared_shapes)
+    return outbound.update_content(update, instruction.study, trainer.update_shapes)
 
 
 def _evaluation(content: RecordDict, site: WarmSite, report: Report) -> RecordDict:

@@ -17,6 +17,7 @@ import yaml
 from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
 from torch import Tensor
 
+from client.privacy_gate import check_mode
 from client.refusal import RefusalError, refuse
 from semc.config import SiteConfig, StudyConfig, parse_study
 from semc.exit_codes import ExitCode, SemcError
@@ -152,6 +153,7 @@ def check_study(study: StudyConfig, digest: str, site: SiteConfig, *, member: bo
 
     Raises:
         RefusalError: STUDY where it is not allowed or does not name this site, MODEL where settings differ.
+        SemcError: POLICY_REFUSED where the hospital's policy does not allow its privacy mode.
     """
     if site.allowed_studies is not None and not {digest, digest[:_DIGEST_PREFIX]} & set(site.allowed_studies):
         raise refuse(
@@ -168,6 +170,8 @@ def check_study(study: StudyConfig, digest: str, site: SiteConfig, *, member: bo
             "ask the coordinator to add it to federation.sites, or correct `site` in the site file",
         )
     _check_model(study, site)
+    if member:  # whoever only takes over a finished model sends nothing
+        check_mode(study, site)
 
 
 @lru_cache(maxsize=4)

@@ -1,13 +1,15 @@
 """The one door out: what is not on the list does not leave the hospital.
 
 Tensors: exactly the study's shared names and shapes, packed without free text. Metrics: the names of the
-protocol, each with its one form. Errors: a listed code, never a text. What is none of these raises, and what
+protocol, each with its one form; with patient-level privacy nothing that tells of training, only rates of test
+patients and the privacy ledger's head. Errors: a listed code, never a text. What is none of these raises, and what
 raises is not sent.
 """
 
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 from importlib.metadata import version
 from typing import Final
@@ -24,8 +26,10 @@ from semc.protocol import (
     ALPHA,
     ARRAYS,
     CONFIG,
+    DISCLOSED_NAMES,
     EXPERT_USE,
     FLOWER_INSTALLED,
+    LEDGER_HEAD,
     METRIC_NAMES,
     METRICS,
     NUM_EXAMPLES,
@@ -33,8 +37,10 @@ from semc.protocol import (
     SHARED_TENSORS,
     SITE,
     SOFTWARE_VERSION,
+    SUPPRESSED,
     TENSOR_STYPE,
     TEST_CONFUSION,
+    TEST_RECALL,
     TRAIN_LOSS,
     TRAIN_SECONDS,
     TRAIN_STEPS,
@@ -49,6 +55,7 @@ APP_RAISED: Final = 2
 _COUNTS: Final = frozenset({NUM_EXAMPLES, TRAIN_STEPS})
 _NUMBERS: Final = frozenset({TRAIN_LOSS, TRAIN_SECONDS, ALPHA})
 _CONFUSIONS: Final = frozenset({VALIDATION_CONFUSION, TEST_CONFUSION})
+_HEAD: Final = re.compile(r"[0-9a-f]{64}")
 
 
 class OutboundError(RuntimeError):
@@ -70,10 +77,14 @@ def update_content(
         RefusalError: DIVERGED where a tensor or a loss is not finite.
     """
     data = _packed(update.shared, study, expected)
-    array = Array(dtype="uint8", shape=(len(data),), stype=TENSOR_STYPE, data=data)
-    return RecordDict(
-        {ARRAYS: ArrayRecord({SHARED_TENSORS: array}), METRICS: _metrics(update.metrics, study)}
+    arrays = ArrayRecord(
+        {SHARED_TENSORS: Array(dtype="uint8", shape=(len(data),), stype=TENSOR_STYPE, data=data)}
     )
+    if not study.privacy.private:
+        return RecordDict({ARRAYS: arrays, METRICS: _metrics(update.metrics, study)})
+    if update.metrics or not _HEAD.fullmatch(update.ledger_head):
+        raise OutboundError("a private update was about to leave with metrics, or without its ledger's head")
+    return RecordDict({ARRAYS: arrays, CONFIG: ConfigRecord({LEDGER_HEAD: update.ledger_head})})
 
 
 def metrics_content(metrics: Mapping[str, MetricValue], study: StudyConfig) -> RecordDict:
@@ -122,8 +133,9 @@ def _packed(
 
 def _metrics(metrics: Mapping[str, MetricValue], study: StudyConfig) -> MetricRecord:
     """Check each metric's name and form and return the record."""
+    allowed = DISCLOSED_NAMES if study.privacy.private else METRIC_NAMES
     for name, value in metrics.items():
-        if name not in METRIC_NAMES or not _has_its_form(name, value, study):
+        if name not in allowed or not _has_its_form(name, value, study):
             raise OutboundError("a metric that is not on the list was about to leave")
         if name in _NUMBERS and isinstance(value, float) and not math.isfinite(value):
             raise refuse(
@@ -141,10 +153,20 @@ def _has_its_form(name: str, value: object, study: StudyConfig) -> bool:
         return type(value) is int and value >= 0
     if name in _NUMBERS:
         return type(value) is float
+    if name in DISCLOSED_NAMES - {TEST_RECALL}:
+        return _is_rate(value)
     if not isinstance(value, list):
         return False
+    if name == TEST_RECALL:
+        classes = len(study.data.classes)
+        return len(value) == classes and all(rate == SUPPRESSED or _is_rate(rate) for rate in value)
     if name in _CONFUSIONS:
         cells = len(study.data.classes) ** 2
         return len(value) == cells and all(type(count) is int and count >= 0 for count in value)
     assert name == EXPERT_USE
     return len(value) <= study.model.experts and all(type(share) is float for share in value)
+
+
+def _is_rate(value: object) -> bool:
+    """Tell whether a value is a share, rounded to hundredths as the disclosure rules have it."""
+    return type(value) is float and 0 <= value <= 1 and math.isclose(value, round(value, 2), abs_tol=1e-9)

@@ -14,6 +14,8 @@ class RoundUpdate:
     """The outcome of one training round at one site."""
 
     shared: dict[str, Tensor]
-    """Shared tensors after training, float32 on the CPU."""
+    """Shared tensors after training, float32 on the CPU; with patient-level privacy those that were trained."""
     metrics: dict[str, MetricValue]
-    """By the names of :mod:`semc.protocol`."""
+    """By the names of :mod:`semc.protocol`; none with patient-level privacy."""
+    ledger_head: str = ""
+    """SHA-256 of the privacy ledger's last entry; empty in mode none."""

@@ -11,6 +11,7 @@ from typing import Final
 from flwr.app import Context
 
 from client.environment import SITE_FILE
+from client.private_round import PrivateSiteTrainer
 from client.training_round import SiteTrainer
 from semc.config import StudyConfig, load_site
 from semc.exit_codes import ExitCode, SemcError
@@ -46,13 +47,14 @@ class WarmSite:
     def __init__(self, site_file: Path) -> None:
         self.config = load_site(site_file)
         self._study: StudyConfig | None = None
-        self._trainer: SiteTrainer | None = None
+        self._trainer: SiteTrainer | PrivateSiteTrainer | None = None
 
-    def trainer(self, study: StudyConfig) -> SiteTrainer:
+    def trainer(self, study: StudyConfig) -> SiteTrainer | PrivateSiteTrainer:
         """Return the trainer of a study, made anew where another study was served before."""
         if self._trainer is None or study != self._study:
             self._trainer = None  # let go of the old network before the new one is built
-            self._trainer, self._study = SiteTrainer(self.config, study), study
+            kind = PrivateSiteTrainer if study.privacy.private else SiteTrainer
+            self._trainer, self._study = kind(self.config, study), study
         return self._trainer
 
 

@@ -7,7 +7,6 @@ objective, decoded images. So a deployed, a simulated and a replayed round give 
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
@@ -19,6 +18,7 @@ from client.local_state import LocalState, SiteState
 from client.progress import Progress, Report, silent
 from client.round_log import record_round
 from client.round_update import MetricValue, RoundUpdate
+from client.tensor_hash import tensors_sha256
 from semc.config import SiteConfig, StudyConfig
 from semc.datasets import (
     Batch,
@@ -70,6 +70,8 @@ class SiteTrainer:
     """
 
     def __init__(self, site: SiteConfig, study: StudyConfig) -> None:
+        if study.privacy.private:
+            raise ValueError("a study with patient-level privacy is trained by PrivateSiteTrainer alone")
         torch.set_num_threads(site.threads)
         self._site, self._study, self._bn = site, study, study.federation.bn
         self._device = compute_device(site.device)
@@ -79,6 +81,8 @@ class SiteTrainer:
         self._build()
         self.shared_shapes = shared_shapes(self._network, self._bn)
         """Shape of every shared tensor by name."""
+        self.update_shapes = self.shared_shapes
+        """Shape of every tensor that is sent back by name: all of them."""
         self.shared_schema = shared_schema(self._network, self._bn)
         """SHA-256 of the shared tensors' names, shapes and dtypes."""
 
@@ -131,7 +135,7 @@ class SiteTrainer:
             result = self._train(round_number, report)
             split = split_parameters(self._network, self._bn)
             state = SiteState(split.local, self._objective.state_dict(), self._trainer.state_dict())
-            self._state.save(round_number, state, _sha256(shared))
+            self._state.save(round_number, state, tensors_sha256(shared))
             record_round(self._state.folder, round_number, result.loss, result.terms)
         report(Progress("training", round_number, result.steps, result.steps, loss=result.loss))
         return RoundUpdate(
@@ -265,12 +269,3 @@ def _training_metrics(result: TrainResult) -> dict[str, MetricValue]:
     if "alpha" in result.terms:
         metrics[ALPHA] = float(result.terms["alpha"])
     return metrics
-
-
-def _sha256(tensors: Mapping[str, Tensor]) -> str:
-    """Return the hash of the incoming weights, for the site's own record."""
-    digest = hashlib.sha256()
-    for name in sorted(tensors):
-        digest.update(name.encode())
-        digest.update(tensors[name].contiguous().numpy().data)
-    return digest.hexdigest()

@@ -1,0 +1,92 @@
+"""What this hospital's own policy says before anything of a study is done: its modes, its budget, its ledger.
+
+Everything here is decided without looking at a single image or row, so that a refusal says nothing about them.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Final
+
+from semc.config import SiteConfig, SitePolicy, StudyConfig, load_policy
+from semc.exit_codes import ExitCode, SemcError
+from semc.privacy.ledger import Ledger, LedgerPlace
+from semc.privacy.limits import Limits, effective
+
+ANCHOR: Final = "ledger.anchor"
+"""In the state directory, apart from the ledger: an older copy of the one does not fit the other."""
+
+
+def ledger_place(site: SiteConfig) -> LedgerPlace:
+    """Return where a site's ledger and its anchor lie."""
+    return LedgerPlace(folder=site.ledger, anchor=site.state_directory / ANCHOR)
+
+
+def policy_of(site: SiteConfig) -> SitePolicy | None:
+    """Return the hospital's policy, None where it has no policy file.
+
+    Raises:
+        SemcError: CONFIG_INVALID.
+    """
+    return load_policy(site.policy) if site.policy.is_file() else None
+
+
+def check_mode(study: StudyConfig, site: SiteConfig) -> None:
+    """Refuse a study whose privacy mode this hospital does not take part in.
+
+    Raises:
+        SemcError: POLICY_REFUSED; CONFIG_INVALID where the policy file is damaged.
+    """
+    policy = policy_of(site)
+    if policy is not None and study.privacy.mode not in policy.modes:
+        raise SemcError(
+            ExitCode.POLICY_REFUSED,
+            f"This hospital's policy does not allow privacy mode {study.privacy.mode}.",
+            f"agree on a study of mode {' or '.join(policy.modes)}, or change `modes` in policy.yaml",
+        )
+
+
+def private_limits(study: StudyConfig, site: SiteConfig) -> tuple[SitePolicy, Limits]:
+    """Return the policy, and what a study with patient-level privacy may do here.
+
+    Raises:
+        SemcError: POLICY_REFUSED where there is no policy, it forbids what the study asks, or the site's rows
+            name no patients.
+    """
+    policy = policy_of(site)
+    if policy is None:
+        raise SemcError(
+            ExitCode.POLICY_REFUSED,
+            "The study has patient-level privacy, and this hospital has no policy file that sets its budget.",
+            "write policy.yaml beside the site file (policy.example.yaml explains every key), then "
+            "`semc-client ledger init`",
+        )
+    if site.data.allow_ungrouped:
+        raise SemcError(
+            ExitCode.POLICY_REFUSED,
+            "The site file accepts rows without a patient (data.allow_ungrouped), so no patient can be protected.",
+            "give every row its patient and remove allow_ungrouped",
+        )
+    return policy, effective(study, policy)
+
+
+def note_unprotected(study: StudyConfig, site: SiteConfig) -> None:
+    """Enter a study of mode none in the ledger, where the hospital keeps one: its messages have no bound.
+
+    Raises:
+        SemcError: LEDGER_INVALID.
+    """
+    place = ledger_place(site)
+    if place.exists():
+        Ledger(place).note_unprotected(study.digest())
+
+
+def require_ledger(site: SiteConfig) -> Ledger:
+    """Open the site's ledger.
+
+    Raises:
+        SemcError: LEDGER_INVALID where it is missing or cannot be trusted.
+    """
+    return Ledger(ledger_place(site))
+
+
