@@ -12,6 +12,7 @@ from semc.losses.cross_entropy import (
 )
 from semc.losses.gpaco import gpaco_loss
 from semc.losses.pool import ContrastivePool
+from semc.losses.prototype_contrast import prototype_contrast
 from semc.losses.selfcon import mined_neighbours, selfcon_loss
 from semc.losses.supcon import supcon_loss
 
@@ -28,6 +29,7 @@ __all__ = [
     "logit_adjustment",
     "mined_neighbours",
     "positive_log_likelihood",
+    "prototype_contrast",
     "selfcon_loss",
     "supcon_loss",
 ]

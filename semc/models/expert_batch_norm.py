@@ -31,8 +31,8 @@ class ExpertBatchNorm(nn.Module):
         self.num_experts = num_experts
         self.norms = nn.ModuleList(nn.BatchNorm1d(channels) for _ in range(num_experts if per_expert else 1))
 
-    def forward(self, values_CL: Tensor) -> Tensor:
-        """Normalise [C, L], L = N*B*P expert-major, to the same shape.
+    def forward(self, values_CL: Tensor, positions: int) -> Tensor:
+        """Normalise [C, L], L = N*B*P expert-major, to the same shape; `positions` P is :class:`ExpertGroupNorm`'s.
 
         Raises:
             ValueError: In training with one value per channel and expert (a batch of one image).

@@ -52,13 +52,14 @@ class MultiContext(nn.Module):
 
     def forward(self, attended: ChannelMaps) -> ChannelMaps:
         """Return O from X, same shape."""
-        expanded = attended.with_values(_relu6(self.expand_norm(self.expand(attended.flat()))))
+        positions = attended.values_CMP.shape[2]
+        expanded = attended.with_values(_relu6(self.expand_norm(self.expand(attended.flat()), positions)))
         contexts = [
-            _relu6(norm(branch(expanded).flatten(1)))
+            _relu6(norm(branch(expanded).flatten(1), positions))
             for branch, norm in zip(self.branches, self.branch_norms, strict=True)
         ]
         joined_CL = torch.cat(contexts) if self.fuse == "concat" else contexts[0] + contexts[1] + contexts[2]
-        refined_CL = self.project_norm(self.project(_shuffle(joined_CL, self.shuffle_groups)))
+        refined_CL = self.project_norm(self.project(_shuffle(joined_CL, self.shuffle_groups)), positions)
         if self.residual:
             refined_CL = refined_CL + attended.flat()
         return attended.with_values(refined_CL)

@@ -35,11 +35,10 @@ class Projection(nn.Module):
 
     def forward(self, refined: ChannelMaps) -> Tensor:
         """Return the embeddings [N, B, D], rows of unit length, at least float32."""
-        hidden = refined.with_values(
-            functional.relu(self.reduce_norm(self.reduce(refined.flat())), inplace=True)
-        )
+        reduced_CL = self.reduce_norm(self.reduce(refined.flat()), refined.values_CMP.shape[2])
+        hidden = refined.with_values(functional.relu(reduced_CL, inplace=True))
         pooled_CM = at_least_float32(hidden.values_CMP.mean(dim=2))
         # Unit length to float32 precision, also under mixed precision: cosines divided by tau need it.
         with full_precision(pooled_CM):
-            embeddings_DM = functional.normalize(self.embed_norm(self.embed(pooled_CM)), dim=0)
+            embeddings_DM = functional.normalize(self.embed_norm(self.embed(pooled_CM), 1), dim=0)
         return refined.by_expert(embeddings_DM)

@@ -10,6 +10,7 @@ from semc.objectives.classification import ClassificationObjective
 from semc.objectives.memory_queue import MemoryQueue, queue_capacity
 from semc.objectives.objective import ImagesOf, LossTerms, Objective
 from semc.objectives.semc import SemcObjective
+from semc.objectives.semc_dp import SemcDpObjective
 
 __all__ = [
     "ClassificationObjective",
@@ -17,6 +18,7 @@ __all__ = [
     "LossTerms",
     "MemoryQueue",
     "Objective",
+    "SemcDpObjective",
     "SemcObjective",
     "build_objective",
     "queue_capacity",
@@ -42,4 +44,6 @@ def build_objective(study: StudyConfig, class_counts: Sequence[int], num_train: 
         )
     if study.objective.name == "classification":
         return ClassificationObjective(study, class_counts)
+    if study.objective.name == "semc_dp":
+        return SemcDpObjective(study)
     return SemcObjective(study, class_counts, num_train)

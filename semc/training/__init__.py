@@ -1,4 +1,8 @@
-"""Local training and evaluation of any network and objective."""
+"""Local training and evaluation of any network and objective.
+
+:mod:`semc.training.private_trainer` is imported by its own name: opacus takes 1.5 s to load, and most commands train
+nothing private.
+"""
 
 from semc.training.adaptation import (
     AdaptationReport,

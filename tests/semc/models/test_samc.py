@@ -43,8 +43,8 @@ def test_pooled_batch_norm_would_be_another_network():
     values_CL = torch.randn(8, 3 * 10, dtype=torch.float64) * torch.tensor([1.0, 2.0, 3.0]).repeat_interleave(
         10
     )
-    per_chunk = ExpertBatchNorm(8, 3, per_expert=False).double()(values_CL).detach()
-    pooled = ExpertBatchNorm(8, 1, per_expert=False).double()(values_CL).detach()
+    per_chunk = ExpertBatchNorm(8, 3, per_expert=False).double()(values_CL, 1).detach()
+    pooled = ExpertBatchNorm(8, 1, per_expert=False).double()(values_CL, 1).detach()
     assert float((per_chunk - pooled).abs().max()) > 0.1
 
 
@@ -60,12 +60,12 @@ def test_running_statistics_equal_torch(per_expert, momentum):
         chunks = [
             theirs[n % len(theirs)](chunk_CL.T).T for n, chunk_CL in enumerate(values_CL.chunk(3, dim=1))
         ]
-        torch.testing.assert_close(ours(values_CL), torch.cat(chunks, dim=1), rtol=1e-12, atol=1e-12)
+        torch.testing.assert_close(ours(values_CL, 1), torch.cat(chunks, dim=1), rtol=1e-12, atol=1e-12)
     for mine, other in zip(ours.norms, theirs, strict=True):
         assert int(mine.num_batches_tracked) == int(other.num_batches_tracked) == (3 if per_expert else 9)
         torch.testing.assert_close(mine.running_mean, other.running_mean, rtol=1e-12, atol=1e-12)
         torch.testing.assert_close(mine.running_var, other.running_var, rtol=1e-12, atol=1e-12)
-    evaluated = ours.eval()(values_CL)
+    evaluated = ours.eval()(values_CL, 1)
     chunks = [theirs.eval()[n % len(theirs)](c.T).T for n, c in enumerate(values_CL.chunk(3, dim=1))]
     torch.testing.assert_close(evaluated, torch.cat(chunks, dim=1), rtol=1e-12, atol=1e-12)
 

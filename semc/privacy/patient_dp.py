@@ -1,0 +1,126 @@
+"""Patient-level DP-SGD: one patient is one microbatch, clipped as a whole (Abadi et al. 2016, algorithm 1).
+
+    g = 1/E ( sum over drawn patients i of g_i min(1, C / ||g_i||) + sigma C N(0, I) )
+
+``g_i`` is the gradient of patient i's own loss, all frames together; E is the expected number of patients in a step,
+a public constant. Patients are handed in one by one, so coupling inside a patient is free and one gradient is
+in memory at a time; opacus' hooks, which would keep one per image, are not used.
+
+The sum has sensitivity C for adding or removing a patient only if no ``g_i`` depends on another patient: no batch
+statistics, no queue, no in-batch contrast. That is the caller's duty, and the sensitivity harness's to check.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Final
+
+import torch
+from opacus.optimizers.optimizer import DPOptimizer, _check_processed_flag, _mark_as_processed
+from torch import Tensor, nn
+
+from semc.privacy.secret_noise import SecretRng
+
+_CHUNK: Final = 2048
+"""Noise values drawn at a time: 64 kB of float64 in all, whatever the size of a layer."""
+
+
+class PatientDPOptimizer(DPOptimizer):  # type: ignore[misc]  # opacus is untyped
+    """Opacus' DPOptimizer with secret noise and without spare copies of the gradient.
+
+    At most two tensors of the trained parameters' size exist at a time: the running sum, and one patient's gradient
+    or the noised result.
+
+    Args:
+        optimizer: Applies the noised mean; momentum, weight decay and learning rate are post-processing.
+        noise_multiplier: sigma.
+        max_grad_norm: C.
+        expected_patients: E = sampling rate times the public number of patients; never the number drawn.
+        secret: Source of the noise.
+    """
+
+    def __init__(
+        self,
+        optimizer: torch.optim.Optimizer,
+        *,
+        noise_multiplier: float,
+        max_grad_norm: float,
+        expected_patients: float,
+        secret: SecretRng,
+    ) -> None:
+        super().__init__(
+            optimizer,
+            noise_multiplier=noise_multiplier,
+            max_grad_norm=max_grad_norm,
+            expected_batch_size=expected_patients,
+            loss_reduction="mean",
+        )
+        self._secret = secret
+
+    def clip_and_accumulate(self) -> None:
+        """Add one patient's clipped gradient to the sum: opacus' formula, in place (a test holds them equal)."""
+        for parameter in self.params:
+            _check_processed_flag(parameter.grad_sample)
+        if len(self.grad_samples[0]) > 0:
+            norms = torch.stack([sample.norm(2) for sample in self.grad_samples])
+            factor = (self.max_grad_norm / (norms.norm(2) + 1e-6)).clamp(max=1.0)
+            for parameter, sample in zip(self.params, self.grad_samples, strict=True):
+                clipped = sample[0].mul_(factor)
+                if parameter.summed_grad is None:
+                    parameter.summed_grad = clipped
+                else:
+                    parameter.summed_grad += clipped
+        for parameter in self.params:
+            if parameter.summed_grad is None:
+                parameter.summed_grad = torch.zeros_like(parameter)
+            _mark_as_processed(parameter.grad_sample)
+
+    def add_noise(self) -> None:
+        """Add secret noise of standard deviation sigma C to the sum, which becomes the gradient."""
+        std = self.noise_multiplier * self.max_grad_norm
+        for parameter in self.params:
+            _check_processed_flag(parameter.summed_grad)
+            gradient = parameter.summed_grad.contiguous()
+            if std > 0:
+                flat = gradient.view(-1)
+                for first in range(0, flat.numel(), _CHUNK):
+                    part = flat[first : first + _CHUNK]
+                    noise = torch.from_numpy(std * self._secret.normal(part.numel()))
+                    part += noise.to(part.device, part.dtype)
+            parameter.grad = gradient.view_as(parameter)
+            _mark_as_processed(parameter.summed_grad)
+
+
+def private_step(optimizer: PatientDPOptimizer, losses: Iterable[Callable[[], Tensor]]) -> None:
+    """Do one step: every drawn patient's gradient clipped and added, noise once, division by the expected number.
+
+    A step without patients is a step: it adds noise like any other, since who was drawn is secret. A patient whose
+    gradient is not finite counts as zero as a whole: clipping would turn it into NaN, which tells of that patient.
+
+    Args:
+        optimizer: Of the trained parameters.
+        losses: Per drawn patient a function that computes the loss of that patient's frames. It is called in turn,
+            and its graph is gone before the next.
+    """
+    optimizer.zero_grad(set_to_none=True)
+    for loss in losses:
+        loss().backward()  # type: ignore[no-untyped-call]
+        _offer_gradient(optimizer.params)
+        optimizer.signal_skip_step(True)
+        optimizer.step()  # clips and adds
+        optimizer.zero_grad(set_to_none=True)  # keeps the sum, frees the patient's gradient
+    for parameter in optimizer.params:
+        parameter.grad_sample = parameter.new_zeros((0, *parameter.shape))
+    optimizer.signal_skip_step(False)
+    optimizer.step()  # noise, division, update
+    optimizer.zero_grad(set_to_none=True)
+
+
+def _offer_gradient(parameters: Iterable[nn.Parameter]) -> None:
+    """Hand the gradient that backward left to the optimiser, as the one sample of this microbatch."""
+    parameters = list(parameters)
+    finite = all(p.grad is None or bool(torch.isfinite(p.grad).all()) for p in parameters)
+    for parameter in parameters:
+        gradient = parameter.grad if parameter.grad is not None and finite else torch.zeros_like(parameter)
+        parameter.grad_sample = gradient.detach()[None]  # type: ignore[attr-defined]
+        parameter.grad = None
