@@ -1,0 +1,149 @@
+"""The ledger's anchor: its name, length and last hash, in a file outside the ledger's folder.
+
+Whoever restores the ledger's folder from a backup brings back an older chain, whole in itself. The anchor knows that it
+was longer. Who brings back both can be found out only by somebody else's memory: every reply carries the head.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from semc.config import SiteConfig
+from semc.exit_codes import ExitCode, SemcError
+
+ANCHOR_FILE = "ledger.anchor"
+_LONGEST = 4096
+
+
+@dataclass(frozen=True)
+class LedgerPlace:
+    """Where a hospital keeps its ledger.
+
+    Raises:
+        SemcError: CONFIG_INVALID where the anchor lies inside the ledger's folder.
+    """
+
+    folder: Path
+    """The ledger's own folder, mode 0700."""
+    anchor: Path
+    """A file elsewhere, so that one restored backup does not hold both."""
+
+    def __post_init__(self) -> None:
+        if self.anchor.parent.resolve().is_relative_to(self.folder.resolve()):
+            raise SemcError(
+                ExitCode.CONFIG_INVALID,
+                "The state directory lies inside the ledger's folder.",
+                "give `ledger` in the site file a folder of its own",
+            )
+
+    @classmethod
+    def of(cls, site: SiteConfig) -> LedgerPlace:
+        """Return a site's ledger folder, with the anchor in its state directory."""
+        return cls(site.ledger, site.state_directory / ANCHOR_FILE)
+
+    @property
+    def database(self) -> Path:
+        """The SQLite file."""
+        return self.folder / "ledger.sqlite"
+
+
+class Anchor(BaseModel):
+    """The last entry that was known to be on disk."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    version: Literal[1] = 1
+    ledger: Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
+    seq: int = Field(ge=1)
+    head: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+
+
+def untrusted(problem: str, fix: str | None = None) -> SemcError:
+    """Return the error of a ledger that cannot be trusted; nothing is trained with it."""
+    return SemcError(
+        ExitCode.LEDGER_INVALID,
+        problem,
+        fix
+        or "nothing private is trained until the newest ledger and anchor are back; the coordinator's record of this "
+        "site's ledger heads tells which they are",
+    )
+
+
+def check_own(path: Path, *, folder: bool = False) -> None:
+    """Refuse a file or folder that is missing, a link, somebody else's or readable by others.
+
+    Raises:
+        SemcError: LEDGER_INVALID.
+    """
+    what = "folder" if folder else "anchor" if path.name == ANCHOR_FILE else "file"
+    try:
+        found = os.lstat(path)
+    except OSError as error:
+        raise untrusted(
+            f"The privacy ledger's {what} is missing or cannot be read.",
+            "`semc-client ledger init` makes a ledger; where there was one, find it: missing does not mean fresh",
+        ) from error
+    if not (stat.S_ISDIR(found.st_mode) if folder else stat.S_ISREG(found.st_mode)):
+        raise untrusted(f"The privacy ledger's {what} is a link or of another type.")
+    if found.st_uid != os.geteuid() or stat.S_IMODE(found.st_mode) & 0o077:
+        mode = "0700" if folder else "0600"
+        raise untrusted(
+            f"The privacy ledger's {what} belongs to another user or is open to others.",
+            f"give it to the user of semc-client with mode {mode}, and find out who could change it",
+        )
+
+
+def read_anchor(path: Path) -> Anchor:
+    """Read an anchor.
+
+    Raises:
+        SemcError: LEDGER_INVALID where it is missing, not ours or unreadable.
+    """
+    check_own(path)
+    try:
+        with path.open("rb") as stream:
+            return Anchor.model_validate_json(stream.read(_LONGEST))
+    except (OSError, ValueError) as error:
+        raise untrusted("The privacy ledger's anchor is damaged.") from error
+
+
+def write_anchor(path: Path, anchor: Anchor) -> None:
+    """Replace the anchor, whole or not at all, and wait until it is on the disk.
+
+    Raises:
+        SemcError: DISK.
+    """
+    part = path.with_name(f".{path.name}.part")
+    text = json.dumps(anchor.model_dump(), sort_keys=True).encode()
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part.unlink(missing_ok=True)
+        descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
+        with os.fdopen(descriptor, "wb") as stream:
+            stream.write(text)
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.replace(part, path)
+        sync_folder(path.parent)
+    except OSError as error:
+        raise SemcError(
+            ExitCode.DISK,
+            f"The privacy ledger's anchor could not be written ({error.strerror}).",
+            "free space or make state_directory writable",
+        ) from error
+
+
+def sync_folder(folder: Path) -> None:
+    """Wait until a folder's list of files is on the disk, so that a renamed file stays renamed."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

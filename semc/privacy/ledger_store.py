@@ -1,0 +1,248 @@
+"""The ledger on disk: an append-only SQLite table whose whole chain is verified every time it is opened.
+
+Every use takes one lock, reads and verifies all entries, compares them with the anchor, appends at most one, waits for
+the disk, and moves the anchor. Nothing is remembered between two uses, so a file that was changed, replaced or deleted
+meanwhile is met. A crash between entry and anchor leaves the ledger exactly one entry ahead of an anchor that lies in
+its chain: the only difference that heals by itself. Everything else is refused.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from datetime import timedelta
+from pathlib import Path
+from typing import Final
+
+from semc.exit_codes import ExitCode, SemcError
+from semc.privacy.ledger_anchor import (
+    Anchor,
+    LedgerPlace,
+    check_own,
+    read_anchor,
+    sync_folder,
+    untrusted,
+    write_anchor,
+)
+from semc.privacy.ledger_events import NO_PREVIOUS, Created, Event, canonical, entry_hash, parse_event
+
+CLOCK_TOLERANCE: Final = timedelta(minutes=5)
+"""How far an entry may lie before an earlier one; a clock corrected by more has to be explained first."""
+
+_SCHEMA: Final = (
+    "CREATE TABLE events (seq INTEGER PRIMARY KEY, body TEXT NOT NULL, hash TEXT NOT NULL)",
+    "CREATE TRIGGER events_stay BEFORE UPDATE ON events BEGIN SELECT RAISE(ABORT, 'append only'); END",
+    "CREATE TRIGGER events_remain BEFORE DELETE ON events BEGIN SELECT RAISE(ABORT, 'append only'); END",
+)
+_WAIT_SECONDS: Final = 30.0
+
+
+class Book:
+    """A ledger held open and locked: every entry verified.
+
+    Attributes:
+        events: All entries, oldest first; at least the one of its making.
+        hashes: Their hashes.
+    """
+
+    def __init__(self, connection: sqlite3.Connection, events: list[Event], hashes: list[str]) -> None:
+        self._connection = connection
+        self._num_read = len(events)
+        self.events = events
+        self.hashes = hashes
+
+    @property
+    def created(self) -> Created:
+        """The entry of the ledger's making."""
+        first = self.events[0]
+        assert isinstance(first, Created)
+        return first
+
+    @property
+    def head(self) -> tuple[int, str]:
+        """(seq, hash) of the last entry."""
+        return len(self.hashes), self.hashes[-1]
+
+    @property
+    def anchor(self) -> Anchor:
+        """What the anchor has to say of this book."""
+        return Anchor(ledger=self.created.ledger, seq=self.head[0], head=self.head[1])
+
+    def append(self, event: Event) -> str:
+        """Append the one entry of this use and return its hash; it is on disk when the book is closed.
+
+        Raises:
+            SemcError: LEDGER_INVALID where the clock has gone back.
+        """
+        assert len(self.events) == self._num_read, "one entry per use: the anchor may fall behind by one only"
+        if event.at < max(earlier.at for earlier in self.events) - CLOCK_TOLERANCE:
+            raise untrusted(
+                "This machine's clock stands before the privacy ledger's last entry.", "correct the clock"
+            )
+        body = canonical(event)
+        self.hashes.append(_insert(self._connection, event.seq, event.previous, body))
+        self.events.append(event)
+        return self.hashes[-1]
+
+
+def make_database(place: LedgerPlace, first: Created) -> None:
+    """Make a ledger with its first entry, and its anchor.
+
+    Raises:
+        SemcError: LEDGER_INVALID where a ledger or an anchor exists, DISK where they cannot be written.
+    """
+    if os.path.lexists(place.database) or os.path.lexists(place.anchor):
+        raise untrusted(
+            "A privacy ledger or its anchor exists already; what was spent is never forgotten.",
+            "`semc-client ledger show` tells what it holds",
+        )
+    part = place.database.with_name("ledger.new")
+    try:
+        place.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        check_own(place.folder, folder=True)
+        with _locked(place):
+            part.unlink(missing_ok=True)
+            os.close(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600))
+            with closing(_connected(part)) as connection:
+                connection.execute("BEGIN IMMEDIATE")
+                for statement in _SCHEMA:
+                    connection.execute(statement)
+                head = _insert(connection, first.seq, first.previous, canonical(first))
+                connection.execute("COMMIT")
+            os.link(part, place.database)  # unlike a rename it never replaces a ledger made meanwhile
+            part.unlink()
+            sync_folder(place.folder)
+            write_anchor(place.anchor, Anchor(ledger=first.ledger, seq=1, head=head))
+    except FileExistsError as error:
+        raise untrusted(
+            "Another process has just made a privacy ledger.", "`semc-client ledger show` tells what it holds"
+        ) from error
+    except OSError as error:
+        raise SemcError(
+            ExitCode.DISK,
+            f"The privacy ledger could not be written ({error.strerror}).",
+            "make the folder writable",
+        ) from error
+    except sqlite3.Error as error:
+        raise _of_sqlite(error) from error
+
+
+@contextmanager
+def opened(place: LedgerPlace) -> Iterator[Book]:
+    """Hold a ledger open, verified and locked against every other process and thread.
+
+    What was appended is on disk, and the anchor moved, when the block has ended without an exception.
+
+    Raises:
+        SemcError: LEDGER_INVALID where anything is not as it was left, DISK, or ALREADY_RUNNING where another
+            program holds the database.
+    """
+    check_own(place.folder, folder=True)
+    check_own(place.database)
+    with _locked(place):
+        try:
+            with closing(_connected(place.database)) as connection:
+                connection.execute("BEGIN IMMEDIATE")
+                book = _verified(connection)
+                anchor = read_anchor(place.anchor)
+                _compare(book, anchor)
+                yield book
+                connection.execute("COMMIT")
+        except sqlite3.Error as error:
+            raise _of_sqlite(error) from error
+        if book.anchor != anchor:
+            write_anchor(place.anchor, book.anchor)
+
+
+@contextmanager
+def _locked(place: LedgerPlace) -> Iterator[None]:
+    """Hold the lock of the ledger's folder: entry and anchor move together, whoever else wants to."""
+    try:
+        descriptor = os.open(place.folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+    except OSError as error:
+        raise untrusted("The privacy ledger's folder cannot be read.") from error
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _connected(database: Path) -> sqlite3.Connection:
+    connection = sqlite3.connect(
+        f"{database.absolute().as_uri()}?mode=rw", uri=True, isolation_level=None, timeout=_WAIT_SECONDS
+    )
+    connection.execute("PRAGMA trusted_schema = OFF")
+    connection.execute("PRAGMA journal_mode = DELETE")
+    # FULL waits for the data; EXTRA also for the journal's removal, without which a power cut undoes a commit
+    connection.execute("PRAGMA synchronous = EXTRA")
+    return connection
+
+
+def _insert(connection: sqlite3.Connection, seq: int, previous: str, body: str) -> str:
+    found = entry_hash(previous, body)
+    connection.execute("INSERT INTO events VALUES (?, ?, ?)", (seq, body, found))
+    return found
+
+
+def _verified(connection: sqlite3.Connection) -> Book:
+    """Read every entry and check that each follows from the one before."""
+    schema = [sql for (sql,) in connection.execute("SELECT sql FROM sqlite_master ORDER BY rowid")]
+    if schema != list(_SCHEMA):
+        raise untrusted("The privacy ledger's table has another form.")
+    events: list[Event] = []
+    hashes: list[str] = []
+    previous, latest = NO_PREVIOUS, None
+    rows = connection.execute("SELECT seq, body, hash FROM events ORDER BY seq")
+    for number, (seq, body, stored) in enumerate(rows, start=1):
+        try:
+            event = parse_event(body)
+        except ValueError as error:
+            raise untrusted(
+                f"Entry {number} of the privacy ledger is of an unknown kind or damaged."
+            ) from error
+        if (seq, event.seq, event.previous) != (number, number, previous):
+            raise untrusted(f"Entry {number} of the privacy ledger does not follow the one before.")
+        previous = entry_hash(previous, body)
+        if stored != previous:
+            raise untrusted(f"Entry {number} of the privacy ledger was changed.")
+        if isinstance(event, Created) != (number == 1):
+            raise untrusted("The privacy ledger does not begin with its making.")
+        if latest is not None and event.at < latest - CLOCK_TOLERANCE:
+            raise untrusted(f"Entry {number} of the privacy ledger is older than the one before.")
+        latest = event.at if latest is None else max(latest, event.at)
+        events.append(event)
+        hashes.append(previous)
+    if not events:
+        raise untrusted("The privacy ledger is empty.")
+    return Book(connection, events, hashes)
+
+
+def _compare(book: Book, anchor: Anchor) -> None:
+    """Refuse a ledger that is not the one the anchor knows, or at most one entry ahead of it."""
+    if anchor.ledger != book.created.ledger:
+        raise untrusted("The privacy ledger and its anchor belong to different ledgers.")
+    if not len(book.hashes) - 1 <= anchor.seq <= len(book.hashes):
+        state = "older than" if anchor.seq > len(book.hashes) else "too far ahead of"
+        raise untrusted(f"The privacy ledger is {state} its anchor.")
+    if book.hashes[anchor.seq - 1] != anchor.head:
+        raise untrusted("The privacy ledger is not the one its anchor knows.")
+
+
+def _of_sqlite(error: sqlite3.Error) -> SemcError:
+    """Return what an error of SQLite means to the hospital."""
+    code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_CORRUPT) & 0xFF
+    if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+        return SemcError(
+            ExitCode.ALREADY_RUNNING, "Another program holds the privacy ledger.", "end it and try again"
+        )
+    if code in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN):
+        return SemcError(
+            ExitCode.DISK,
+            "The privacy ledger cannot be written.",
+            "free space or make its folder writable",
+        )
+    return untrusted("The privacy ledger is damaged.")
