@@ -31,10 +31,10 @@ from semc.privacy.ledger_events import (
     Reserve,
     Unprotected,
 )
-from semc.privacy.ledger_store import Book, make_database, opened
+from semc.privacy.ledger_store import Book, Head, make_database, opened
 from semc.privacy.limits import Limits
 
-__all__ = ["Ledger", "LedgerPlace", "Reservation", "Reserved"]
+__all__ = ["Head", "Ledger", "LedgerPlace", "Reservation", "Reserved"]
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ class Ledger:
         self._place = place
         self._site = site
         self._clock = clock
-        self._seen: tuple[int, str] | None = None
+        self._seen: Head | None = None
         self.head()
 
     @classmethod
@@ -241,8 +241,8 @@ class Ledger:
         ]
         return bool(asked) and isinstance(asked[-1], Refuse)
 
-    def head(self) -> tuple[int, str]:
-        """Return (seq, hash) of the last entry."""
+    def head(self) -> Head:
+        """Return the last entry's number and hash."""
         with self._opened() as book:
             return book.head
 
@@ -264,7 +264,9 @@ class Ledger:
                 raise untrusted(
                     "The privacy ledger is another hospital's.", "correct `ledger` in the site file"
                 )
-            if self._seen is not None and self._seen not in enumerate(book.hashes, start=1):
+            if self._seen is not None and book.hashes[self._seen.seq - 1 : self._seen.seq] != [
+                self._seen.hash
+            ]:
                 raise untrusted("The privacy ledger has lost entries since this program opened it.")
             yield book
         self._seen = book.head

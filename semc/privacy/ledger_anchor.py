@@ -15,10 +15,8 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from semc.config import SiteConfig
 from semc.exit_codes import ExitCode, SemcError
 
-ANCHOR_FILE = "ledger.anchor"
 _LONGEST = 4096
 
 
@@ -43,15 +41,14 @@ class LedgerPlace:
                 "give `ledger` in the site file a folder of its own",
             )
 
-    @classmethod
-    def of(cls, site: SiteConfig) -> LedgerPlace:
-        """Return a site's ledger folder, with the anchor in its state directory."""
-        return cls(site.ledger, site.state_directory / ANCHOR_FILE)
-
     @property
     def database(self) -> Path:
         """The SQLite file."""
         return self.folder / "ledger.sqlite"
+
+    def exists(self) -> bool:
+        """Tell whether a ledger was ever made here: either half is there."""
+        return os.path.lexists(self.database) or os.path.lexists(self.anchor)
 
 
 class Anchor(BaseModel):
@@ -76,13 +73,12 @@ def untrusted(problem: str, fix: str | None = None) -> SemcError:
     )
 
 
-def check_own(path: Path, *, folder: bool = False) -> None:
+def check_own(path: Path, what: Literal["folder", "file", "anchor"]) -> None:
     """Refuse a file or folder that is missing, a link, somebody else's or readable by others.
 
     Raises:
         SemcError: LEDGER_INVALID.
     """
-    what = "folder" if folder else "anchor" if path.name == ANCHOR_FILE else "file"
     try:
         found = os.lstat(path)
     except OSError as error:
@@ -90,10 +86,10 @@ def check_own(path: Path, *, folder: bool = False) -> None:
             f"The privacy ledger's {what} is missing or cannot be read.",
             "`semc-client ledger init` makes a ledger; where there was one, find it: missing does not mean fresh",
         ) from error
-    if not (stat.S_ISDIR(found.st_mode) if folder else stat.S_ISREG(found.st_mode)):
+    if not (stat.S_ISDIR(found.st_mode) if what == "folder" else stat.S_ISREG(found.st_mode)):
         raise untrusted(f"The privacy ledger's {what} is a link or of another type.")
     if found.st_uid != os.geteuid() or stat.S_IMODE(found.st_mode) & 0o077:
-        mode = "0700" if folder else "0600"
+        mode = "0700" if what == "folder" else "0600"
         raise untrusted(
             f"The privacy ledger's {what} belongs to another user or is open to others.",
             f"give it to the user of semc-client with mode {mode}, and find out who could change it",
@@ -106,7 +102,7 @@ def read_anchor(path: Path) -> Anchor:
     Raises:
         SemcError: LEDGER_INVALID where it is missing, not ours or unreadable.
     """
-    check_own(path)
+    check_own(path, "anchor")
     try:
         with path.open("rb") as stream:
             return Anchor.model_validate_json(stream.read(_LONGEST))

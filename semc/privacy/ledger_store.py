@@ -13,6 +13,7 @@ import os
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from typing import Final
@@ -40,6 +41,15 @@ _SCHEMA: Final = (
 _WAIT_SECONDS: Final = 30.0
 
 
+@dataclass(frozen=True)
+class Head:
+    """An entry by which a ledger can be recognised later."""
+
+    seq: int
+    hash: str
+    """SHA-256 (hex) over everything up to this entry."""
+
+
 class Book:
     """A ledger held open and locked: every entry verified.
 
@@ -62,14 +72,14 @@ class Book:
         return first
 
     @property
-    def head(self) -> tuple[int, str]:
-        """(seq, hash) of the last entry."""
-        return len(self.hashes), self.hashes[-1]
+    def head(self) -> Head:
+        """The last entry."""
+        return Head(len(self.hashes), self.hashes[-1])
 
     @property
     def anchor(self) -> Anchor:
         """What the anchor has to say of this book."""
-        return Anchor(ledger=self.created.ledger, seq=self.head[0], head=self.head[1])
+        return Anchor(ledger=self.created.ledger, seq=len(self.hashes), head=self.hashes[-1])
 
     def append(self, event: Event) -> str:
         """Append the one entry of this use and return its hash; it is on disk when the book is closed.
@@ -94,7 +104,7 @@ def make_database(place: LedgerPlace, first: Created) -> None:
     Raises:
         SemcError: LEDGER_INVALID where a ledger or an anchor exists, DISK where they cannot be written.
     """
-    if os.path.lexists(place.database) or os.path.lexists(place.anchor):
+    if place.exists():
         raise untrusted(
             "A privacy ledger or its anchor exists already; what was spent is never forgotten.",
             "`semc-client ledger show` tells what it holds",
@@ -102,7 +112,7 @@ def make_database(place: LedgerPlace, first: Created) -> None:
     part = place.database.with_name("ledger.new")
     try:
         place.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        check_own(place.folder, folder=True)
+        check_own(place.folder, "folder")
         with _locked(place):
             part.unlink(missing_ok=True)
             os.close(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600))
@@ -140,8 +150,8 @@ def opened(place: LedgerPlace) -> Iterator[Book]:
         SemcError: LEDGER_INVALID where anything is not as it was left, DISK, or ALREADY_RUNNING where another
             program holds the database.
     """
-    check_own(place.folder, folder=True)
-    check_own(place.database)
+    check_own(place.folder, "folder")
+    check_own(place.database, "file")
     with _locked(place):
         try:
             with closing(_connected(place.database)) as connection:
