@@ -21,8 +21,8 @@ from flwr.app import Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 
 from client import inbound, outbound
-from client.progress import Progress, Report, silent
 from client.privacy_gate import note_unprotected
+from client.progress import Progress, Report, silent
 from client.refusal import local_line, refusal_of
 from client.site import SiteOf, WarmSite, deployed_site, warm_site
 

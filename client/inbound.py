@@ -17,7 +17,7 @@ import yaml
 from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
 from torch import Tensor
 
-from client.privacy_gate import check_mode
+from client.privacy_gate import check_policy
 from client.refusal import RefusalError, refuse
 from semc.config import SiteConfig, StudyConfig, parse_study
 from semc.exit_codes import ExitCode, SemcError
@@ -171,7 +171,7 @@ def check_study(study: StudyConfig, digest: str, site: SiteConfig, *, member: bo
         )
     _check_model(study, site)
     if member:  # whoever only takes over a finished model sends nothing
-        check_mode(study, site)
+        check_policy(study, site)
 
 
 @lru_cache(maxsize=4)

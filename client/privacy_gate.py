@@ -5,13 +5,13 @@ Everything here is decided without looking at a single image or row, so that a r
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Final
+
+from semc.privacy.ledger import Ledger, LedgerPlace
 
 from semc.config import SiteConfig, SitePolicy, StudyConfig, load_policy
 from semc.exit_codes import ExitCode, SemcError
-from semc.privacy.ledger import Ledger, LedgerPlace
-from semc.privacy.limits import Limits, effective
+from semc.privacy.limits import Limits, check_mode, effective
 
 ANCHOR: Final = "ledger.anchor"
 """In the state directory, apart from the ledger: an older copy of the one does not fit the other."""
@@ -31,19 +31,15 @@ def policy_of(site: SiteConfig) -> SitePolicy | None:
     return load_policy(site.policy) if site.policy.is_file() else None
 
 
-def check_mode(study: StudyConfig, site: SiteConfig) -> None:
+def check_policy(study: StudyConfig, site: SiteConfig) -> None:
     """Refuse a study whose privacy mode this hospital does not take part in.
 
     Raises:
         SemcError: POLICY_REFUSED; CONFIG_INVALID where the policy file is damaged.
     """
     policy = policy_of(site)
-    if policy is not None and study.privacy.mode not in policy.modes:
-        raise SemcError(
-            ExitCode.POLICY_REFUSED,
-            f"This hospital's policy does not allow privacy mode {study.privacy.mode}.",
-            f"agree on a study of mode {' or '.join(policy.modes)}, or change `modes` in policy.yaml",
-        )
+    if policy is not None:
+        check_mode(study, policy)
 
 
 def private_limits(study: StudyConfig, site: SiteConfig) -> tuple[SitePolicy, Limits]:
@@ -88,5 +84,3 @@ def require_ledger(site: SiteConfig) -> Ledger:
         SemcError: LEDGER_INVALID where it is missing or cannot be trusted.
     """
     return Ledger(ledger_place(site))
-
-

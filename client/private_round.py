@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Final
 
 import torch
+from semc.privacy.ledger import Reservation
 from torch import Tensor
 
 from client.device import compute_device
@@ -41,10 +42,8 @@ from semc.parameter_exchange import (
     split_parameters,
     update_shapes,
 )
-from semc.privacy.accounting import Mechanism
 from semc.privacy.disclosure import disclose
-from semc.privacy.ledger import Reservation
-from semc.privacy.limits import check_plan
+from semc.privacy.limits import check_plan, mechanism_of
 from semc.protocol import (
     SUPPRESSED,
     TEST_ACCURACY,
@@ -128,19 +127,12 @@ class PrivateSiteTrainer:
             if kept is not None:
                 return kept
             ledger = require_ledger(self._site)
-            mechanism = Mechanism(
-                noise_multiplier=self._limits.noise_multiplier,
-                sampling_rate=self._study.privacy.patient_fraction,
-                steps=self._steps,
-            )
-            proposal = Reservation(self._study.digest(), round_number, incoming, mechanism)
+            proposal = Reservation(self._study.digest(), round_number, incoming, mechanism_of(self._study))
             reserved = ledger.reserve(proposal, self._limits)
             with _telling_nothing():
                 trained = self._train(round_number, shared, report)
                 local = split_parameters(self._network, self._bn).local
-                self._state.save(
-                    round_number, SiteState(local, {}, self._trainer.state_dict()), incoming
-                )
+                self._state.save(round_number, SiteState(local, {}, self._trainer.state_dict()), incoming)
                 ledger.commit(reserved.seq, tensors_sha256(trained))
                 head = ledger.head().hash
                 self._outbox.keep(round_number, incoming, trained, head)
@@ -195,9 +187,7 @@ class PrivateSiteTrainer:
             self._opened = build_site_data(self._site.data, self._study.data, _SMALLEST_BATCH)
         return self._opened
 
-    def _train(
-        self, round_number: int, shared: Mapping[str, Tensor], report: Report
-    ) -> dict[str, Tensor]:
+    def _train(self, round_number: int, shared: Mapping[str, Tensor], report: Report) -> dict[str, Tensor]:
         before = self._state.newest(round_number - 1)
         local, optimiser = self._first if before is None else (before.network, before.optimiser)
         load_local(self._network, local, self._bn)
@@ -217,9 +207,7 @@ class PrivateSiteTrainer:
     def _disclosed(self) -> dict[str, MetricValue]:
         rows = self._data().test
         num_classes = len(self._study.data.classes)
-        found = evaluate(
-            self._network, evaluation_batches(rows, self._images), num_classes, self._device
-        )
+        found = evaluate(self._network, evaluation_batches(rows, self._images), num_classes, self._device)
         scores = disclose(
             [row.label for row in rows],
             found.probabilities_BK.argmax(axis=1).tolist(),
@@ -282,5 +270,3 @@ def _telling_nothing() -> Iterator[None]:
             )
         )
         raise RefusalError(RefusalCode.INTERNAL, problem) from error
-
-

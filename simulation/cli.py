@@ -25,6 +25,7 @@ from simulation.options import (
     print_rich,
     study_of,
 )
+from simulation.utility_cli import utility
 
 app = typer.Typer(
     help="Split a data set into hospitals and run federated studies across them on this machine.",
@@ -45,6 +46,7 @@ def settings(
 app.command()(sites)
 app.command()(phantom)
 app.command()(inspect)
+app.command()(utility)
 
 
 @app.command()

@@ -63,8 +63,8 @@ def train_alone(
         The site's trainer, and the weights after the last round.
     """
     from client.training_round import SiteTrainer
-    from semc.models import build_model
     from semc.parameter_exchange import split_parameters
+    from semc.training import initial_network
 
     alone = study.federation.model_copy(update={"sites": (name,), "quorum": None})
     study = study.model_copy(update={"federation": alone})
@@ -72,7 +72,8 @@ def train_alone(
     if threads is not None:
         site = site.model_copy(update={"threads": threads})
     trainer = SiteTrainer(site, study)
-    shared = split_parameters(build_model(study, site.weights_directory), study.federation.bn).shared
+    first = initial_network(study, site.weights_directory, keep=state.parent / "pretraining")
+    shared = split_parameters(first, study.federation.bn).shared
     for round_number in range(1, study.federation.rounds + 1):
         shared = trainer.run_round(round_number, shared, judge_incoming=False).shared
     return trainer, shared

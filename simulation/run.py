@@ -21,6 +21,7 @@ from semc.config import SiteConfig, StudyConfig, load_site
 from semc.datasets import build_site_data
 from semc.exit_codes import ExitCode, SemcError
 from semc.reporting.result import StudyResult
+from simulation.private_site import with_policy
 from simulation.site_folder import SITE_FILE
 
 if TYPE_CHECKING:
@@ -132,6 +133,8 @@ def prepare(study: StudyConfig, sites: Path, folder: Path) -> SimulatedRun:
         target = run.site_file(name)
         target.parent.mkdir(parents=True, exist_ok=True)
         own = site.model_copy(update={"state_directory": target.parent / "state", "coordinator": None})
+        if study.privacy.private:
+            own = with_policy(own, study, counts[name].num_train_patients, target.parent)
         target.write_text(yaml.safe_dump(own.model_dump(mode="json"), sort_keys=False), encoding="utf-8")
     images = {name: counts[name].num_train_images for name in study.federation.sites}
     RunFolder(run.server_folder).create(study, rehearsal_registry(images))
@@ -140,8 +143,9 @@ def prepare(study: StudyConfig, sites: Path, folder: Path) -> SimulatedRun:
 
 def _check_data(site: SiteConfig, study: StudyConfig) -> None:
     """Refuse data that do not fit the study here, where the reason can still be told."""
+    least = 1 if study.privacy.private else study.training.batch_size
     try:
-        build_site_data(site.data, study.data, study.training.batch_size)
+        build_site_data(site.data, study.data, least)
     except SemcError as error:
         raise SemcError(error.code, f"Site '{site.site}': {error.problem}", error.fix) from error
 

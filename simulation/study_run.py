@@ -11,6 +11,7 @@ from typing import Final
 from rich.console import Console
 
 from semc.config import StudyConfig
+from semc.exit_codes import ExitCode, SemcError
 from semc.reporting.report import write_study_report
 from semc.reporting.result import StudyResult
 from server.events import EventReader
@@ -46,6 +47,12 @@ def run_study(
         SemcError: Whatever preparation or the run itself refuses.
     """
     SimulatedRun(study, out).require_fresh()
+    if compare_local and study.privacy.private:
+        raise SemcError(
+            ExitCode.USAGE,
+            "A hospital that trains alone sends nothing, so it needs no privacy: that arm is another study.",
+            "leave out --compare-local, or compare with a study of mode none",
+        )
     if sites is None:
         sites = out / "hospitals"
         make_sites(phantom_request(study), sites)
@@ -87,8 +94,10 @@ def following(events_file: Path, console: Console | None) -> Iterator[None]:
 def phantom_request(study: StudyConfig) -> SitesRequest:
     """Return phantom hospitals that fit a study: its site names, classes, image size and seed.
 
-    Few patients each, so that other hospitals' patients help; test patients enough for a figure.
+    Few patients each, so that other hospitals' patients help; test patients enough for a figure. With patient-level
+    privacy as many as the study asks for, and test patients enough for the small-cell rules.
     """
+    private = study.privacy.private
     return SitesRequest(
         source="phantom",
         partition="by_centre",
@@ -96,8 +105,9 @@ def phantom_request(study: StudyConfig) -> SitesRequest:
         site_names=study.federation.sites,
         classes=study.data.classes,
         image_size=study.data.image_size,
-        patients_per_site=14,
-        test_patients_per_site=24,
+        patients_per_site=study.privacy.min_patients if private else 14,
+        test_patients_per_site=60 if private else 24,
+        validation_fraction=0.0 if private else 0.15,
         frames_per_patient=3,
         class_prior=None,
         seed=study.seed,

@@ -135,7 +135,9 @@ def _source(study: StudyConfig, pretraining: PretrainingConfig, folder: Path) ->
     table = read_table(root / "manifest.csv")
     if "label" not in table:
         raise SemcError(
-            ExitCode.MANIFEST_INVALID, "The public manifest has no column 'label'.", "name its columns file, label, group"
+            ExitCode.MANIFEST_INVALID,
+            "The public manifest has no column 'label'.",
+            "name its columns file, label, group",
         )
     labels = tuple(sorted({str(label) for label in table["label"] if label}))
     site = {"root": root, "allow_ungrouped": True, "split": split, "cache_mb": 4096}
@@ -171,9 +173,7 @@ def _train(study: StudyConfig, source: _Source, report: Report | None) -> dict[s
     state = {name: tensor.to("cpu", copy=True) for name, tensor in network.state_dict().items()}
     own = build_model(study).state_dict()
     return {
-        name: tensor
-        for name, tensor in state.items()
-        if name in own and not name.startswith(_CLASSIFIERS)
+        name: tensor for name, tensor in state.items() if name in own and not name.startswith(_CLASSIFIERS)
     }
 
 
