@@ -17,6 +17,7 @@ from semc.exit_codes import ExitCode, SemcError
 from server.bundle import RUN_KEY
 from server.events import Event, EventLog
 from server.home import HOME_VARIABLE, Home
+from server.ledger_heads import LedgerHeads
 from server.rounds import run_study
 from server.run_folder import RunFolder
 
@@ -37,7 +38,7 @@ def build_app(run_folder: Path | None = None) -> ServerApp:
             study = folder.study()
             if run_folder is None:
                 _limit_pulls(study.federation.deadline_seconds)
-            run_study(grid, study, folder.registry(), folder)
+            run_study(grid, study, folder.registry(), folder, heads=_heads(run_folder))
         except SemcError as error:
             _report(folder, error)
             raise
@@ -71,6 +72,12 @@ def _deployed_folder(context: Context) -> RunFolder:
             "start runs with `semc-server run`",
         )
     return folder
+
+
+def _heads(run_folder: Path | None) -> LedgerHeads | None:
+    """Return what this coordinator's runs saw of the sites' ledgers; a simulation has no home and no past."""
+    home = os.environ.get(HOME_VARIABLE)
+    return LedgerHeads(Home(Path(home)).ledger_heads) if run_folder is None and home else None
 
 
 def _limit_pulls(seconds: float) -> None:

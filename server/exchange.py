@@ -38,12 +38,12 @@ class Absence:
 
 
 class Exchange:
-    """Sends one content to all named sites and gathers what comes back.
+    """Sends every named site its message and gathers what comes back.
 
     Args:
         grid: Flower's way to the nodes.
         roster: The study's sites.
-        content: What every site is sent.
+        content: What a site is sent, by its name.
         message_type: TRAIN or EVALUATE.
         group: Flower's group of the messages: the round.
         deadline_seconds: Longest time from the first message to the last answer.
@@ -56,7 +56,7 @@ class Exchange:
         self,
         grid: Grid,
         roster: Roster,
-        content: RecordDict,
+        content: Callable[[str], RecordDict],
         message_type: str,
         *,
         group: str,
@@ -92,7 +92,7 @@ class Exchange:
                 yield Absence(site, receipt)
 
     def _send(self, waited: float) -> None:
-        """Send to every online site that has nothing yet; the shared content is stored once."""
+        """Send to every online site that has nothing yet; weights that several messages share are stored once."""
         nodes = {
             site: node
             for site, question in self._open.items()
@@ -104,7 +104,8 @@ class Exchange:
         if not nodes or ttl <= 0:
             return
         messages = [
-            Message(self._content, node, self._type, ttl=ttl, group_id=self._group) for node in nodes.values()
+            Message(self._content(site), node, self._type, ttl=ttl, group_id=self._group)
+            for site, node in nodes.items()
         ]
         identifiers = list(self._grid.push_messages(messages))
         if len(identifiers) != len(messages):  # Flower stored none, or does not say which

@@ -10,7 +10,13 @@ from torch import Tensor
 
 from semc.config import StudyConfig
 from semc.models import build_model
-from semc.parameter_exchange import batch_norm_names, shared_schema, shared_shapes, split_parameters
+from semc.parameter_exchange import (
+    batch_norm_names,
+    shared_schema,
+    shared_shapes,
+    split_parameters,
+    update_shapes,
+)
 from semc.wire import WireDtype, pack
 
 
@@ -21,6 +27,8 @@ class GlobalModel:
     tensors: Mapping[str, Tensor]
     """Shared tensors by state key, float32, drawn from the study's seed."""
     shapes: Mapping[str, tuple[int, ...]]
+    update_shapes: Mapping[str, tuple[int, ...]]
+    """Of the tensors that sites send back; under `bn: frozen` only what they train, the others never change."""
     schema: str
     """Fingerprint a site must reproduce."""
     batch_norm: frozenset[str]
@@ -34,6 +42,7 @@ def initial_model(study: StudyConfig) -> GlobalModel:
     return GlobalModel(
         tensors=split_parameters(network, bn).shared,
         shapes=shared_shapes(network, bn),
+        update_shapes=update_shapes(network, bn),
         schema=shared_schema(network, bn),
         batch_norm=batch_norm_names(network, bn),
     )

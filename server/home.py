@@ -6,6 +6,7 @@ server.crt  server.key  TLS certificate of the SuperLink
 superexec.secret        shared by SuperLink and executor, so that nobody else takes their tasks
 state.db                Flower's database: registered keys, runs, messages in flight (weights), mode 0600
 registry.json           enrolment record: site, key, number of images, node
+ledger-heads.jsonl      heads of the sites' privacy ledgers, as seen in all runs
 endpoint.json           where the running coordinator listens
 flower/                 Flower's own home (FLWR_HOME) with the command line's connection
 logs/                   superlink.log, executor.log
@@ -26,6 +27,7 @@ from pathlib import Path
 from typing import Final
 
 from semc.exit_codes import ExitCode, SemcError
+from server.ledger_heads import HEADS_FILE
 from server.run_folder import RunFolder
 
 HOME_VARIABLE: Final = "SEMC_SERVER_HOME"
@@ -81,6 +83,11 @@ class Home:
     def database(self) -> Path:
         """Flower's database."""
         return self.root / "state.db"
+
+    @property
+    def ledger_heads(self) -> Path:
+        """Heads of the sites' privacy ledgers that any run has seen."""
+        return self.root / HEADS_FILE
 
     @property
     def flower(self) -> Path:

@@ -5,24 +5,30 @@ reply must answer the message it names, come from the node it was sent to, hold 
 names of the protocol, and, for training, exactly the tensors of the study's network (semc/wire.py reads them;
 nothing is ever unpickled or passed to numpy.load). What fails is refused with a code and named in the round's
 receipt.
+
+============== ============================== ============================================
+privacy mode   training reply                 evaluation reply
+============== ============================== ============================================
+none           tensors, metrics               metrics
+patient_dp     tensors, the ledger's head     rates of the test patients, or none of them
+============== ============================== ============================================
 """
 
 from __future__ import annotations
 
-import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Final
 
-from flwr.app import ArrayRecord, Message, MetricRecord
+from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
 
 from semc import protocol
-from semc.metrics import Confusion
 from semc.wire import WireDtype, WireError, unpack
 from server.receipts import Reason, Receipt, SiteState, receipt_of_error
+from server.site_metrics import SiteMetrics, read_disclosed, read_metrics
 
-MAX_EXPERTS = 16
-"""Longest list of expert shares read; networks have up to 4."""
+_HEAD: Final = re.compile(r"[0-9a-f]{64}")
 
 
 @dataclass(frozen=True)
@@ -30,25 +36,11 @@ class Expected:
     """What a valid reply of this study looks like."""
 
     shapes: Mapping[str, tuple[int, ...]]
-    """Shape of every shared tensor by name."""
+    """Shape of every tensor a site sends back by name."""
     wire_dtype: WireDtype
     num_classes: int
-
-
-@dataclass(frozen=True)
-class SiteMetrics:
-    """The numbers a site may tell; absent ones are None."""
-
-    num_examples: int
-    train_loss: float | None = None
-    train_seconds: float | None = None
-    train_steps: int | None = None
-    validation: Confusion | None = None
-    """Counts of the model that the site received, on its validation images."""
-    test: Confusion | None = None
-    """Counts of the model that the site received, on its test images."""
-    expert_use: tuple[float, ...] = ()
-    alpha: float | None = None
+    private: bool = False
+    """Privacy mode patient_dp."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +50,9 @@ class CheckedReply:
     site: str
     metrics: SiteMetrics
     payload: bytes | None
-    """The shared tensors as a safetensors file, already validated; None for an evaluation."""
+    """The tensors as a safetensors file, already validated; None for an evaluation."""
+    ledger_head: str | None = None
+    """Mode patient_dp, training: SHA-256 of the last entry of the site's ledger."""
 
 
 @dataclass(frozen=True)
@@ -88,7 +82,7 @@ class Question:
 
 
 def check_training_reply(reply: Message, question: Question, expected: Expected) -> CheckedReply | Refusal:
-    """Check an answer to a TRAIN message: one array record, one metric record."""
+    """Check an answer to a TRAIN message: one array record, and by mode one metric or config record."""
     return _checked(reply, question, expected, with_tensors=True)
 
 
@@ -105,11 +99,16 @@ def _checked(
             receipt = receipt_of_error(reply.error.code, reply.error.reason or "")
             return Refusal(question.site, receipt)
         check_sender(reply, question)
-        records = {protocol.METRICS, protocol.ARRAYS} if with_tensors else {protocol.METRICS}
-        if set(reply.content) != records:
+        content = reply.content
+        if expected.private and with_tensors and protocol.METRICS in content:
+            raise UnacceptableError(Reason.METRICS)  # it could only tell of training images
+        told = protocol.CONFIG if expected.private and with_tensors else protocol.METRICS
+        if set(content) != ({told, protocol.ARRAYS} if with_tensors else {told}):
             raise UnacceptableError(Reason.RECORDS)
-        metrics = _read_metrics(reply.content[protocol.METRICS], expected.num_classes)
-        payload = _read_payload(reply.content[protocol.ARRAYS], expected) if with_tensors else None
+        payload = _read_payload(content[protocol.ARRAYS], expected) if with_tensors else None
+        if told == protocol.CONFIG:
+            return CheckedReply(question.site, SiteMetrics(), payload, _read_head(content[told]))
+        metrics = _read_metrics(content[told], expected)
     except UnacceptableError as error:
         return Refusal(question.site, Receipt(SiteState.REFUSED, error.reason))
     return CheckedReply(question.site, metrics, payload)
@@ -141,54 +140,22 @@ def _read_payload(record: object, expected: Expected) -> bytes:
     return bytes(array.data)
 
 
-def _read_metrics(record: object, num_classes: int) -> SiteMetrics:
-    """Return the metrics once every name is on the list and every value has its form."""
+def _read_metrics(record: object, expected: Expected) -> SiteMetrics:
+    """Return the metrics once every name is on the mode's list and every value has its form."""
     if not isinstance(record, MetricRecord):
         raise UnacceptableError(Reason.RECORDS)
-    values: dict[str, Any] = dict(record)
-    if not values.keys() <= protocol.METRIC_NAMES or protocol.NUM_EXAMPLES not in values:
-        raise UnacceptableError(Reason.METRICS)
+    read = read_disclosed if expected.private else read_metrics
     try:
-        return SiteMetrics(
-            num_examples=_count(values[protocol.NUM_EXAMPLES]),
-            train_loss=_optional(values, protocol.TRAIN_LOSS, _number),
-            train_seconds=_optional(values, protocol.TRAIN_SECONDS, _number),
-            train_steps=_optional(values, protocol.TRAIN_STEPS, _count),
-            validation=_confusion(values.get(protocol.VALIDATION_CONFUSION), num_classes),
-            test=_confusion(values.get(protocol.TEST_CONFUSION), num_classes),
-            expert_use=_numbers(values.get(protocol.EXPERT_USE, [])),
-            alpha=_optional(values, protocol.ALPHA, _number),
-        )
+        return read(dict(record), expected.num_classes)
     except (TypeError, ValueError, OverflowError) as error:
         raise UnacceptableError(Reason.METRICS) from error
 
 
-def _optional(values: Mapping[str, Any], name: str, read: Any) -> Any:
-    return read(values[name]) if name in values else None
-
-
-def _count(value: object) -> int:
-    if type(value) is not int or not 0 <= value < 2**53:
-        raise ValueError("not a count")
-    return value
-
-
-def _number(value: object) -> float:
-    if type(value) not in (int, float) or not math.isfinite(value):  # type: ignore[arg-type]
-        raise ValueError("not a finite number")
-    return float(value)  # type: ignore[arg-type]
-
-
-def _numbers(values: object) -> tuple[float, ...]:
-    if not isinstance(values, list) or len(values) > MAX_EXPERTS:
-        raise ValueError("not a short list of numbers")
-    return tuple(_number(value) for value in values)
-
-
-def _confusion(counts: object, num_classes: int) -> Confusion | None:
-    """Read K*K counts, row-major; None where the site has none to tell."""
-    if counts is None:
-        return None
-    if not isinstance(counts, list):
-        raise ValueError("not a list of counts")
-    return Confusion.from_list([_count(count) for count in counts], num_classes)
+def _read_head(record: object) -> str:
+    """Return the head of the site's ledger, the one thing beside its tensors that a private update says."""
+    if not isinstance(record, ConfigRecord) or list(record) != [protocol.LEDGER_HEAD]:
+        raise UnacceptableError(Reason.RECORDS)
+    head = record[protocol.LEDGER_HEAD]
+    if not isinstance(head, str) or not _HEAD.fullmatch(head):
+        raise UnacceptableError(Reason.RECORDS)
+    return head

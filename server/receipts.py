@@ -60,6 +60,8 @@ class Reason(StrEnum):
     """The site builds another network from the study."""
     VERSION = "R_VERSION"
     """The site runs another version of Flower or of this software."""
+    LEDGER = "R_LEDGER"
+    """The head of the site's privacy ledger was already given for another round: the ledger went back."""
 
 
 class FlowerError(IntEnum):

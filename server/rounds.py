@@ -8,10 +8,12 @@ stops the study, and the checkpoint is on disk before the next round is sent.
 
 from __future__ import annotations
 
+import hashlib
 import time
 from collections.abc import Iterator, Mapping
+from functools import partial
 
-from flwr.app import MessageType
+from flwr.app import Message, MessageType, RecordDict
 from flwr.serverapp import Grid
 from torch import Tensor
 
@@ -20,16 +22,25 @@ from semc.exit_codes import ExitCode, SemcError
 from semc.reporting import StudyResult
 from semc.reporting.result import Outcome
 from semc.wire import WireError, pack
-from server.aggregation import Spool, build_strategy
+from server.aggregation import build_aggregator
 from server.events import Event, EventLog
 from server.exchange import Absence, Arrival, Exchange
 from server.gather import Gathering
 from server.global_model import GlobalModel, initial_model, weights_sha256
+from server.guarantee import guarantee_of
 from server.history import History
-from server.inbound import Expected, check_evaluation_reply, check_training_reply
-from server.messages import work_content
+from server.inbound import (
+    CheckedReply,
+    Expected,
+    Question,
+    Refusal,
+    check_evaluation_reply,
+    check_training_reply,
+)
+from server.ledger_heads import HEADS_FILE, Asked, LedgerHeads
+from server.messages import weights_record, work_content
 from server.pace import Pace
-from server.receipts import RoundReceipt
+from server.receipts import Reason, Receipt, RoundReceipt, SiteState
 from server.registry import Registry
 from server.roster import Roster
 from server.round_checkpoint import save_round
@@ -45,6 +56,7 @@ def run_study(
     *,
     model: GlobalModel | None = None,
     pace: Pace | None = None,
+    heads: LedgerHeads | None = None,
 ) -> StudyResult:
     """Run a whole study and write its checkpoints, events and result.
 
@@ -55,15 +67,19 @@ def run_study(
         folder: Where everything is written.
         model: What every site starts from; by default the study's network from the study's seed.
         pace: Waits; by default those of a deployment.
+        heads: What earlier runs saw of the sites' privacy ledgers; by default this run's folder starts anew.
 
     Returns:
         The result, also in the folder's `result.json`.
 
     Raises:
-        SemcError: KEY_UNREGISTERED, QUORUM_LOST (the result up to there is written), RUN_FAILED where the
-            model diverged, DISK.
+        SemcError: KEY_UNREGISTERED, BUDGET_REFUSED where the plan costs more than the study allows, QUORUM_LOST (the
+            result up to there is written), RUN_FAILED where the model diverged, DISK.
     """
-    return _StudyRun(grid, study, registry, folder, model or initial_model(study), pace or Pace()).run()
+    heads = heads or LedgerHeads(folder.root / HEADS_FILE)
+    return _StudyRun(
+        grid, study, registry, folder, model or initial_model(study), pace or Pace(), heads
+    ).run()
 
 
 class _StudyRun:
@@ -77,19 +93,27 @@ class _StudyRun:
         folder: RunFolder,
         model: GlobalModel,
         pace: Pace,
+        heads: LedgerHeads,
     ) -> None:
         self._start = time.monotonic()
         self._grid, self._study, self._folder, self._pace = grid, study, folder, pace
         self._federation = study.federation
-        self._weights = site_weights(study.federation, registry)
         self._events = EventLog(folder.events_file)
-        self._model = model
-        self._tensors: Mapping[str, Tensor] = self._model.tensors
-        self._expected = Expected(self._model.shapes, study.federation.wire_dtype, len(study.data.classes))
-        self._strategy = build_strategy(study.federation)
-        self._spool = Spool(folder.spool)
+        self._model, self._heads, self._private = model, heads, study.privacy.private
+        self._tensors: Mapping[str, Tensor] = model.tensors
+        self._expected = Expected(
+            model.update_shapes, study.federation.wire_dtype, len(study.data.classes), self._private
+        )
+        self._aggregator = build_aggregator(
+            study.federation,
+            folder.spool,
+            site_weights(study.federation, registry),
+            updated=model.update_shapes,
+            batch_norm=model.batch_norm,
+        )
         self._history = History(study, registry)
-        self._roster = Roster(grid, study, registry, self._model.schema, self._events, pace)
+        self._guarantee = guarantee_of(study, model)
+        self._roster = Roster(grid, study, registry, model.schema, self._events, pace)
 
     def run(self) -> StudyResult:
         """Join, train every round, evaluate the last model, write the result."""
@@ -112,45 +136,68 @@ class _StudyRun:
         """Send the model, gather and spool what is valid, aggregate, save."""
         start = time.monotonic()
         self._events.write(Event.ROUND, round=round_number, of=self._federation.rounds)
-        self._spool.clear()
-        gathering = Gathering(round_number, check_training_reply, self._expected, self._events)
-        for reply in gathering.valid(self._answers(round_number, MessageType.TRAIN, gathering)):
+        self._aggregator.clear()
+        payload = self._payload(round_number)
+        check = partial(self._check_update, self._asked(round_number, payload))
+        gathering = Gathering(round_number, check, self._expected, self._events)
+        for reply in gathering.valid(self._answers(round_number, payload, MessageType.TRAIN, gathering)):
             assert reply.payload is not None
-            self._spool.add(reply.site, reply.payload, self._weights[reply.site])
+            self._aggregator.take(reply.site, reply.payload)
             self._history.add_reply(round_number, reply)
         self._report_scores(round_number - 1)
         self._require_quorum(gathering.receipt(), start)
-        self._tensors = self._strategy.aggregate(self._tensors, self._spool, self._model.batch_norm)
+        self._tensors = self._aggregator.next_model(self._tensors)
         self._history.add_round(gathering.receipt(), time.monotonic() - start)
         self._save(round_number)
-        self._spool.clear()
+        self._aggregator.clear()
         self._events.write(Event.AGGREGATED, round=round_number, seconds=round(time.monotonic() - start, 3))
 
     def _closing_evaluation(self) -> None:
         """Have every site measure the final model."""
         last = self._federation.rounds
         self._events.write(Event.CLOSING)
+        payload = self._payload(last + 1)
         gathering = Gathering(last + 1, check_evaluation_reply, self._expected, self._events)
-        for reply in gathering.valid(self._answers(last + 1, MessageType.EVALUATE, gathering)):
-            self._history.add_counts(last, reply)
+        for reply in gathering.valid(self._answers(last + 1, payload, MessageType.EVALUATE, gathering)):
+            self._history.add_closing(reply)
         self._history.note(gathering.receipt())
         self._report_scores(last)
 
     def _answers(
-        self, round_number: int, message_type: str, gathering: Gathering
+        self, round_number: int, payload: bytes, message_type: str, gathering: Gathering
     ) -> Iterator[Arrival | Absence]:
         """Ask every named site once."""
         self._roster.ask_again()
+        weights = weights_record(payload)
+
+        def content(site: str) -> RecordDict:
+            head = self._heads.newest(site) if self._private else None
+            return work_content(self._study, round_number, weights, head)
+
         return Exchange(
             self._grid,
             self._roster,
-            work_content(self._study, round_number, self._payload(round_number)),
+            content,
             message_type,
             group=str(round_number),
             deadline_seconds=self._federation.deadline_seconds,
             enough=lambda: gathering.receipt().num_in >= self._federation.effective_quorum,
             pace=self._pace,
         ).answers()
+
+    def _check_update(
+        self, asked: Asked, reply: Message, question: Question, expected: Expected
+    ) -> CheckedReply | Refusal:
+        """Check a training reply; a private one must also come with a head of the ledger for this very question."""
+        checked = check_training_reply(reply, question, expected)
+        if isinstance(checked, Refusal) or checked.ledger_head is None:
+            return checked
+        if not self._heads.accept(checked.site, checked.ledger_head, asked):
+            return Refusal(checked.site, Receipt(SiteState.REFUSED, Reason.LEDGER))
+        return checked
+
+    def _asked(self, round_number: int, payload: bytes) -> Asked:
+        return Asked(self._study.digest(), round_number, hashlib.sha256(payload).hexdigest())
 
     def _require_quorum(self, receipt: RoundReceipt, start: float) -> None:
         """Stop the study where too few sites are in."""
@@ -182,7 +229,7 @@ class _StudyRun:
             self._folder.checkpoints,
             round_number,
             self._tensors,
-            self._strategy.state_dict(),
+            self._aggregator.state_dict(),
             self._study.digest(),
             self._history.to_json(),
         )
@@ -206,7 +253,7 @@ class _StudyRun:
             fingerprint = weights_sha256(self._tensors, self._federation.wire_dtype)
         except WireError:
             fingerprint = ""  # a diverged model has no weights to name
-        result = self._history.result(outcome, fingerprint, seconds)
+        result = self._history.result(outcome, fingerprint, seconds, self._guarantee)
         part = self._folder.result_file.with_suffix(".part")
         part.write_text(result.model_dump_json(indent=1), encoding="utf-8")
         part.replace(self._folder.result_file)

@@ -14,6 +14,7 @@ from typing import Any, Final
 
 from semc.config import StudyConfig
 from semc.exit_codes import ExitCode, SemcError
+from semc.privacy.limits import check_plan
 from semc.reporting import StudyResult
 from server.bundle import write_bundle
 from server.control import Control
@@ -40,9 +41,11 @@ def submit(home: Home, study: StudyConfig) -> tuple[RunFolder, str]:
         The run's folder and Flower's number of the run.
 
     Raises:
-        SemcError: SERVER_UNREACHABLE where the coordinator does not run, KEY_UNREGISTERED where a named site
-            is not enrolled, RUN_FAILED, DISK.
+        SemcError: BUDGET_REFUSED where the plan costs patients more than the study itself allows,
+            SERVER_UNREACHABLE where the coordinator does not run, KEY_UNREGISTERED where a named site is not
+            enrolled, RUN_FAILED, DISK.
     """
+    check_plan(study)
     require_coordinator(home)
     registry = Registry.load(home.root).restricted_to(study.federation.sites)
     name = home.new_run_name(study.name, study.digest())

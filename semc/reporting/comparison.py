@@ -23,7 +23,8 @@ class SiteComparison:
     """One hospital's two models on its own test images."""
 
     site: str
-    num_train_examples: int
+    num_train_examples: int | None
+    """None in mode patient_dp, which names no count."""
     federation: Confusion | None
     """None where the site did not answer the closing evaluation."""
     local_only: Confusion | None
@@ -70,6 +71,12 @@ class Comparison:
     def has_local_only(self) -> bool:
         """Whether any site has both arms."""
         return any(site.difference is not None for site in self.sites)
+
+    @property
+    def num_train_examples(self) -> int | None:
+        """Training images of all sites; None where a site names no count."""
+        counts = [site.num_train_examples for site in self.sites]
+        return None if None in counts else sum(count for count in counts if count is not None)
 
     def mean_macro_f1(self, arm: Arm) -> float | None:
         """Return the mean over sites; with both arms run, over the sites that have both."""

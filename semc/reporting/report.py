@@ -42,7 +42,7 @@ class Participation:
     """One hospital's receipts over all rounds."""
 
     site: str
-    num_train_examples: int
+    num_train_examples: int | None
     rounds_in: int
     rounds: int
     exceptions: tuple[str, ...]
@@ -144,7 +144,7 @@ def _class_rows(result: StudyResult, comparison: Comparison) -> list[tuple[str, 
     return list(zip(result.classes, federation.per_class(), recalls, strict=True))
 
 
-def _participation(result: StudyResult, site: str, num_train_examples: int) -> Participation:
+def _participation(result: StudyResult, site: str, num_train_examples: int | None) -> Participation:
     """Return in how many rounds a hospital took part, and what happened in the others."""
     missed = [
         (item.receipts.get(site, "not asked"), item.reasons.get(site, ""), item.round)

@@ -1,18 +1,19 @@
 """What a finished study is: the content of `result.json`, from which every table, curve and report is made.
 
 Only counts are stored; scores are computed from them where they are shown, so a report can never disagree
-with its own confusion matrices.
+with its own confusion matrices. In mode patient_dp sites tell no counts, and their rates are stored as told.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from semc.exit_codes import ExitCode
 from semc.metrics import Confusion
+from semc.reporting.privacy_statement import PrivacyStatement
 
 Outcome = Literal["complete", "complete_on_subset", "quorum_lost", "failed"]
 
@@ -56,16 +57,31 @@ class RoundResult(_Record):
     """The same on its test images; never used to choose anything."""
     train_loss: dict[str, float] = {}
     """Site to the mean loss of its training steps in this round."""
+    ledger_heads: dict[str, str] = {}
+    """Mode patient_dp: site to the SHA-256 of the last entry of its privacy ledger when it answered."""
+
+
+class DisclosedRates(_Record):
+    """What a site told of its test patients in mode patient_dp: rates over the classes it may show."""
+
+    accuracy: float = Field(ge=0, le=1)
+    balanced_accuracy: float = Field(ge=0, le=1)
+    macro_f1: float = Field(ge=0, le=1)
+    recall: list[Annotated[float, Field(ge=0, le=1)] | None]
+    """Of each class; None = suppressed: fewer patients than the site's least cell, none included."""
 
 
 class SiteResult(_Record):
     """One hospital at the end of the study."""
 
     site: str
-    num_train_examples: int = Field(ge=0)
-    """Training images, from the enrolment record."""
+    num_train_examples: int | None = Field(ge=0)
+    """Training images, from the enrolment record; None in mode patient_dp, which names no count."""
     test_confusion: list[int] | None = None
-    """Final federation model on the site's test images; None where the site did not answer."""
+    """Final federation model on the site's test images; None where the site did not answer, and in patient_dp."""
+    disclosed: DisclosedRates | None = None
+    """Mode patient_dp: the final model's rates; None where the site did not answer or too few patients stand behind
+    them."""
     local_only_confusion: list[int] | None = None
     """A model trained at this site alone with the same budget; None where that arm was not run."""
     sample_images: list[str] = []
@@ -85,10 +101,12 @@ class StudyResult(_Record):
     """Class names in the order of the confusion matrices."""
     settings: dict[str, Any] = {}
     """The resolved study, section by section (`study.model_dump(mode="json")`)."""
-    privacy: Literal["none"]
+    privacy: Literal["none", "patient_dp"]
     """none = no formal guarantee."""
+    guarantee: PrivacyStatement | None = None
+    """Mode patient_dp: what is promised to every patient."""
     outcome: Outcome
-    bn: Literal["silo", "fedbn", "average"]
+    bn: Literal["silo", "fedbn", "average", "frozen"]
     """Batch-norm mode."""
     what_is_local: list[str]
     """What never left a site, in words."""
@@ -100,6 +118,14 @@ class StudyResult(_Record):
     """Wall time of the study."""
     software: dict[str, str]
     """Package to version."""
+
+    @model_validator(mode="after")
+    def _promises_what_its_mode_does(self) -> StudyResult:
+        if (self.privacy == "patient_dp") != (self.guarantee is not None):
+            raise ValueError("a guarantee belongs to mode patient_dp, and that mode has one")
+        if any(site.disclosed is not None for site in self.sites) and self.privacy == "none":
+            raise ValueError("disclosed rates belong to mode patient_dp")
+        return self
 
     @model_validator(mode="after")
     def _counts_fit_classes(self) -> StudyResult:
@@ -117,6 +143,9 @@ class StudyResult(_Record):
         ]
         if any(len(counts) != len(self.classes) ** 2 for counts in lists):
             raise ValueError("a confusion matrix has another number of classes than the study")
+        told = [site.disclosed.recall for site in self.sites if site.disclosed is not None]
+        if any(len(recall) != len(self.classes) for recall in told):
+            raise ValueError("there is not one recall per class of the study")
         return self
 
     def exit_code(self) -> ExitCode:

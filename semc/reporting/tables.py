@@ -77,7 +77,7 @@ def site_rows(comparison: Comparison) -> list[Row]:
     rows.append(
         Row(
             name="all test images",
-            num_train_images=sum(site.num_train_examples for site in comparison.sites),
+            num_train_images=comparison.num_train_examples,
             num_test_images=federation.num_examples if federation is not None else 0,
             scores=(*pooled, _difference(pooled[4], pooled[5])),
         )

@@ -2,16 +2,35 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping
+from pathlib import Path
+
 from semc.config import FederationConfig
+from server.aggregation.aggregator import Aggregator
 from server.aggregation.server_optimizers import Adam, Momentum, PlainMean, ServerOptimizer
 from server.aggregation.spool import Spool, SpoolEntry
-from server.aggregation.strategy import Strategy
+from server.aggregation.spooled_mean import SpooledMean
 
-__all__ = ["Spool", "SpoolEntry", "Strategy", "build_strategy"]
+__all__ = ["Aggregator", "Spool", "SpoolEntry", "SpooledMean", "build_aggregator"]
 
 
-def build_strategy(federation: FederationConfig) -> Strategy:
-    """Return the strategy a study names; FedProx averages like FedAvg, its term is the sites' business."""
+def build_aggregator(
+    federation: FederationConfig,
+    folder: Path,
+    weights: Mapping[str, float],
+    *,
+    updated: Collection[str],
+    batch_norm: Collection[str] = (),
+) -> Aggregator:
+    """Return the aggregator a study names; FedProx averages like FedAvg, its term is the sites' business.
+
+    Args:
+        federation: Names the rule and its settings.
+        folder: Where replies are spooled.
+        weights: Weight of each site.
+        updated: Keys that sites send back.
+        batch_norm: Keys that no server optimiser touches.
+    """
     optimizer: ServerOptimizer
     match federation.algorithm:
         case "fedavg" | "fedprox":
@@ -25,4 +44,4 @@ def build_strategy(federation: FederationConfig) -> Strategy:
                 federation.server_beta2,
                 federation.server_tau,
             )
-    return Strategy(optimizer)
+    return SpooledMean(optimizer, Spool(folder), weights, updated=updated, batch_norm=batch_norm)

@@ -52,8 +52,8 @@ federation: {sites: [a]}
     )
 
 
-def tiny_model() -> GlobalModel:
-    """Return three tensors, one of them batch norm's."""
+def tiny_model(updated: Sequence[str] = ("conv.weight", "bn.weight", "fc.bias")) -> GlobalModel:
+    """Return three tensors, one of them batch norm's; sites send back those in `updated`."""
     tensors = {
         "conv.weight": torch.arange(6, dtype=torch.float32).reshape(2, 3),
         "bn.weight": torch.ones(3),
@@ -62,6 +62,7 @@ def tiny_model() -> GlobalModel:
     return GlobalModel(
         tensors=tensors,
         shapes={name: tuple(tensor.shape) for name, tensor in tensors.items()},
+        update_shapes={name: tuple(tensors[name].shape) for name in updated},
         schema=SCHEMA,
         batch_norm=frozenset({"bn.weight"}),
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +15,7 @@ from torch import Tensor
 from semc.config import FederationConfig
 from semc.exit_codes import ExitCode, SemcError
 from semc.wire import pack
-from server.aggregation import Spool, build_strategy
+from server.aggregation import Aggregator, Spool, build_aggregator
 from server.aggregation.mean import weighted_mean
 from tests.server.federation import set_identity
 
@@ -39,12 +39,32 @@ def _start() -> dict[str, Tensor]:
     return {name: torch.randn(3, 2, generator=generator) for name in NAMES}
 
 
-def _spooled(folder: Path, updates: list[dict[str, Tensor]], weights: list[float]) -> Spool:
-    spool = Spool(folder)
-    spool.clear()
-    for site, update, weight in zip("pqr", updates, weights, strict=True):
-        spool.add(site, pack(update, "fp32"), weight)
-    return spool
+def _aggregator(
+    folder: Path,
+    weights: Sequence[float] = (1.0, 1.0, 1.0),
+    *,
+    updated: Collection[str] = NAMES,
+    batch_norm: Collection[str] = (),
+    **settings: object,
+) -> Aggregator:
+    return build_aggregator(
+        _federation(**settings),
+        folder,
+        dict(zip("pqr", weights, strict=True)),
+        updated=updated,
+        batch_norm=batch_norm,
+    )
+
+
+def _next(
+    aggregator: Aggregator, current: Mapping[str, Tensor], updates: Sequence[Mapping[str, Tensor]]
+) -> dict[str, Tensor]:
+    """Let the sites p, q, r answer one round."""
+    aggregator.clear()
+    for site, update in zip("pqr", updates, strict=True):
+        aggregator.take(site, pack(update, "fp32"))
+    assert aggregator.num_replies == len(updates)
+    return aggregator.next_model(current)
 
 
 def test_mean_of_two_sites_by_hand() -> None:
@@ -83,7 +103,7 @@ def test_equals_flowers_strategy(tmp_path: Path, algorithm: str, settings: dict[
             flower = FedAvgM(server_learning_rate=0.7, server_momentum=0.9)
         case _:
             flower = FedAdam(eta=0.1, beta_1=0.9, beta_2=0.99, tau=1e-3)
-    ours = build_strategy(_federation(algorithm=algorithm, **settings))
+    ours = _aggregator(tmp_path, weights, algorithm=algorithm, **settings)
     current = _start()
     theirs = ArrayRecord({name: _array(tensor) for name, tensor in current.items()})
     generator = torch.Generator().manual_seed(2)
@@ -97,7 +117,7 @@ def test_equals_flowers_strategy(tmp_path: Path, algorithm: str, settings: dict[
         aggregated, _ = flower.aggregate_train(number, replies)
         assert aggregated is not None
         theirs = aggregated
-        current = ours.aggregate(current, _spooled(tmp_path / "s", updates, [float(w) for w in weights]), ())
+        current = _next(ours, current, updates)
         for name in NAMES:
             np.testing.assert_allclose(current[name].numpy(), theirs[name].numpy(), rtol=2e-5, atol=2e-6)
 
@@ -123,61 +143,79 @@ def _reply(update: Mapping[str, Tensor], weight: int) -> Message:
 def test_batch_norm_takes_the_plain_mean_and_others_do_not(tmp_path: Path, algorithm: str) -> None:
     current = _start()
     updates = _updates(current, torch.Generator().manual_seed(3))
-    strategy = build_strategy(_federation(algorithm=algorithm, server_learning_rate=0.5))
-    following = strategy.aggregate(
-        current, _spooled(tmp_path / "s", updates, [1.0, 1.0, 1.0]), {"norm.weight"}
+    aggregator = _aggregator(
+        tmp_path, batch_norm={"norm.weight"}, algorithm=algorithm, server_learning_rate=0.5
     )
+    following = _next(aggregator, current, updates)
     plain = {name: torch.stack([update[name].double() for update in updates]).mean(0) for name in NAMES}
     torch.testing.assert_close(following["norm.weight"].double(), plain["norm.weight"], atol=1e-7, rtol=1e-6)
     assert not torch.allclose(following["a"].double(), plain["a"], atol=1e-3)
-    assert all("norm.weight" not in name for name in strategy.state_dict())
+    assert all("norm.weight" not in name for name in aggregator.state_dict())
 
 
 @pytest.mark.parametrize("algorithm", ["fedavg", "fedavgm", "fedadam"])
 def test_continuing_from_saved_state_is_bit_equal(tmp_path: Path, algorithm: str) -> None:
-    federation = _federation(algorithm=algorithm, server_learning_rate=0.5)
-    straight, broken = build_strategy(federation), build_strategy(federation)
+    def make(name: str) -> Aggregator:
+        return _aggregator(tmp_path / name, (1.0, 2.0, 3.0), algorithm=algorithm, server_learning_rate=0.5)
+
+    straight, broken = make("straight"), make("broken")
     generator = torch.Generator().manual_seed(4)
     one = two = _start()
     for _ in range(3):
         updates = _updates(one, generator)
-        one = straight.aggregate(one, _spooled(tmp_path / "s", updates, [1.0, 2.0, 3.0]), ())
-        two = broken.aggregate(two, _spooled(tmp_path / "t", updates, [1.0, 2.0, 3.0]), ())
+        one = _next(straight, one, updates)
+        two = _next(broken, two, updates)
         state = {name: tensor.clone() for name, tensor in broken.state_dict().items()}
-        broken = build_strategy(federation)
+        broken = make("broken")
         broken.load_state_dict(state)
     assert all(torch.equal(one[name], two[name]) for name in NAMES)
+
+
+@pytest.mark.parametrize("algorithm", ["fedavg", "fedavgm", "fedadam"])
+def test_what_no_site_sends_back_stays_bit_for_bit(tmp_path: Path, algorithm: str) -> None:
+    current = _start()
+    aggregator = _aggregator(tmp_path, updated={"b"}, algorithm=algorithm, server_learning_rate=0.5)
+    generator = torch.Generator().manual_seed(6)
+    for _ in range(2):
+        following = _next(aggregator, current, [{"b": torch.randn(3, 2, generator=generator)} for _ in "pqr"])
+        assert list(following) == list(NAMES)
+        assert all(torch.equal(following[name], current[name]) for name in ("a", "norm.weight"))
+        assert not torch.equal(following["b"], current["b"])
+        current = following
+    assert not any(
+        name.endswith(("/a", "/norm.weight")) or name in NAMES[::2] for name in aggregator.state_dict()
+    )
 
 
 def test_order_of_arrival_changes_no_bit(tmp_path: Path) -> None:
     current = _start()
     updates = _updates(current, torch.Generator().manual_seed(5))
-    named = list(zip("pqr", updates, [10.0, 20.0, 30.0], strict=True))
+    named = list(zip("pqr", updates, strict=True))
     results = []
     for order in ([0, 1, 2], [2, 0, 1]):
-        spool = Spool(tmp_path / "s")
-        spool.clear()
+        aggregator = _aggregator(tmp_path, (10.0, 20.0, 30.0))
         for index in order:
-            site, update, weight = named[index]
-            spool.add(site, pack(update, "fp32"), weight)
-        results.append(build_strategy(_federation()).aggregate(current, spool, ()))
+            site, update = named[index]
+            aggregator.take(site, pack(update, "fp32"))
+        results.append(aggregator.next_model(current))
+        aggregator.clear()
     assert all(torch.equal(results[0][name], results[1][name]) for name in NAMES)
 
 
 def test_bf16_replies_are_averaged_in_float64(tmp_path: Path) -> None:
-    spool = Spool(tmp_path / "s")
-    spool.add("p", pack({"a": torch.tensor([1.0])}, "bf16"), 1.0)
-    spool.add("q", pack({"a": torch.tensor([1.0078125])}, "bf16"), 1.0)  # one bf16 step apart
-    following = build_strategy(_federation()).aggregate({"a": torch.zeros(1)}, spool, ())
+    aggregator = _aggregator(tmp_path)
+    aggregator.take("p", pack({"a": torch.tensor([1.0])}, "bf16"))
+    aggregator.take("q", pack({"a": torch.tensor([1.0078125])}, "bf16"))  # one bf16 step apart
+    following = aggregator.next_model({"a": torch.zeros(1)})
     assert following["a"].item() == pytest.approx(1.00390625, abs=1e-9)
 
 
 def test_second_reply_of_a_site_is_refused(tmp_path: Path) -> None:
-    spool = Spool(tmp_path / "s")
-    spool.add("p", pack({"a": torch.ones(1)}, "fp32"), 1.0)
+    aggregator = _aggregator(tmp_path)
+    aggregator.take("p", pack({"a": torch.ones(1)}, "fp32"))
     with pytest.raises(ValueError, match="already"):
-        spool.add("p", pack({"a": torch.ones(1)}, "fp32"), 1.0)
-    assert len(spool) == 1
+        aggregator.take("p", pack({"a": torch.ones(1)}, "fp32"))
+    assert aggregator.num_replies == 1
 
 
 def test_unwritable_spool_is_a_disk_error(tmp_path: Path) -> None:
@@ -195,8 +233,7 @@ def test_fedadam_moves_by_default_about_as_far_as_the_sites(
     generator = torch.Generator().manual_seed(0)
     current = {"w": 0.05 * torch.randn(1000, generator=generator)}
     updates = [{"w": current["w"] + 0.002 * torch.randn(1000, generator=generator)} for _ in range(3)]
-    strategy = build_strategy(_federation(algorithm="fedadam", **settings))
-    moved = strategy.aggregate(current, _spooled(tmp_path, updates, [1, 1, 1]), frozenset())
+    moved = _next(_aggregator(tmp_path, updated=current, algorithm="fedadam", **settings), current, updates)
     rms = (moved["w"] - current["w"]).square().mean().sqrt().item()
     assert (rms > 0.02) is much
     assert rms > 1e-4
