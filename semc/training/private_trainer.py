@@ -42,6 +42,7 @@ class PrivateTrainer:
         device: Where to compute.
         public_patients: The site's public lower bound on its patients; fixes the divisor, never the private count.
         secret: Source of draws and noise; None = a fresh one per :meth:`train`. Given in tests alone.
+        features: Memory of the frozen trunk's features, where several trainers of one network share it.
     """
 
     def __init__(
@@ -53,6 +54,7 @@ class PrivateTrainer:
         *,
         public_patients: int,
         secret: SecretRng | None = None,
+        features: FeatureMemory | None = None,
     ) -> None:
         if not study.privacy.private or study.training.local_steps is None:
             raise ValueError("private training needs a study with privacy.mode patient_dp")
@@ -69,7 +71,7 @@ class PrivateTrainer:
         self._trainable = {name: p for name, p in network.named_parameters() if p.requires_grad}
         self._features: FeatureMemory | None = None
         if study.privacy.trainable == "heads" and study.data.augmentation == "none":
-            self._features = FeatureMemory(network)
+            self._features = features or FeatureMemory(network)
 
     def train(
         self, pool: PatientPool, *, global_step: int, total_steps: int, report: Report | None = None
