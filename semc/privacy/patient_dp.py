@@ -57,6 +57,12 @@ class PatientDPOptimizer(DPOptimizer):  # type: ignore[misc]  # opacus is untype
         )
         self._secret = secret
 
+    def begin(self) -> None:
+        """Forget what a step that an error ended has left; its patients would otherwise be in two sums."""
+        self._step_skip_queue.clear()
+        self._is_last_step_skipped = False
+        self.zero_grad(set_to_none=True)
+
     def clip_and_accumulate(self) -> None:
         """Add one patient's clipped gradient to the sum: opacus' formula, in place (a test holds them equal)."""
         for parameter in self.params:
@@ -102,7 +108,7 @@ def private_step(optimizer: PatientDPOptimizer, losses: Iterable[Callable[[], Te
         losses: Per drawn patient a function that computes the loss of that patient's frames. It is called in turn,
             and its graph is gone before the next.
     """
-    optimizer.zero_grad(set_to_none=True)
+    optimizer.begin()
     for loss in losses:
         loss().backward()  # type: ignore[no-untyped-call]
         _offer_gradient(optimizer.params)

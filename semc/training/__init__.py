@@ -18,6 +18,7 @@ from semc.training.batch_norm import (
     statistics_of,
 )
 from semc.training.evaluator import Evaluation, evaluate
+from semc.training.feature_memory import FeatureMemory
 from semc.training.optim import build_optimizer, learning_rate
 from semc.training.train_result import TrainResult
 from semc.training.trainer import Trainer
@@ -25,6 +26,7 @@ from semc.training.trainer import Trainer
 __all__ = [
     "AdaptationReport",
     "Evaluation",
+    "FeatureMemory",
     "LayerDrift",
     "NormStatistics",
     "TrainResult",

@@ -71,7 +71,8 @@ class PrivateTrainer:
         self._trainable = {name: p for name, p in network.named_parameters() if p.requires_grad}
         self._features: FeatureMemory | None = None
         if study.privacy.trainable == "heads" and study.data.augmentation == "none":
-            self._features = features or FeatureMemory(network)
+            # Not `features or`: a memory that is still empty has length 0.
+            self._features = FeatureMemory(network) if features is None else features
 
     def train(
         self, pool: PatientPool, *, global_step: int, total_steps: int, report: Report | None = None
