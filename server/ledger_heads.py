@@ -59,10 +59,10 @@ class LedgerHeads:
         """
         if not self._file.exists():
             return None
-        seen = [
-            line.head for line in self._parse(self._file.read_text(encoding="utf-8")) if line.site == site
-        ]
-        return seen[-1] if seen else None
+        with self._file.open(encoding="utf-8") as stream:
+            fcntl.flock(stream, fcntl.LOCK_SH)  # another run may be writing
+            lines = self._parse(stream.read())
+        return next((line.head for line in reversed(lines) if line.site == site), None)
 
     def accept(self, site: str, head: str, asked: Asked) -> bool:
         """Record a head that answers a question; False where the site gave it for another one before.

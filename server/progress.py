@@ -9,6 +9,7 @@ from typing import Any, Self
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+from semc.reporting.reasons import in_words
 from server.events import Event
 from server.receipts import SiteState
 
@@ -53,7 +54,7 @@ class LiveProgress:
                 self._console.print(f"joined: {event['site']}")
             case Event.NOT_JOINED:
                 who = event["site"] or "a site"
-                self._console.print(f"not joined: {who} {event['state']} ({event['reason']})")
+                self._console.print(f"not joined: {who} {event['state']} ({in_words(event['reason'])})")
             case Event.ROUND:
                 self._answered = 0
                 self._progress.update(self._task, description=f"round {event['round']}", note="")
@@ -65,7 +66,7 @@ class LiveProgress:
                 self._progress.update(self._task, note=f"{self._answered}/{self._sites} sites")
                 if event["state"] != SiteState.IN:
                     where = f"round {event['round']}: {event['site']}"
-                    self._console.print(f"{where} {event['state']} ({event['reason']})")
+                    self._console.print(f"{where} {event['state']} ({in_words(event['reason'])})")
             case Event.AGGREGATED:
                 self._progress.update(self._task, completed=event["round"])
             case Event.EVALUATED:

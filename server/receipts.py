@@ -12,6 +12,7 @@ from enum import IntEnum, StrEnum
 from typing import Final
 
 from semc.protocol import RefusalCode
+from semc.reporting.reasons import LEDGER_WENT_BACK, in_words
 
 
 class SiteState(StrEnum):
@@ -60,7 +61,7 @@ class Reason(StrEnum):
     """The site builds another network from the study."""
     VERSION = "R_VERSION"
     """The site runs another version of Flower or of this software."""
-    LEDGER = "R_LEDGER"
+    LEDGER = LEDGER_WENT_BACK
     """The head of the site's privacy ledger was already given for another round: the ledger went back."""
 
 
@@ -104,7 +105,7 @@ class RoundReceipt:
     def missing(self) -> str:
         """Return the sites that are not in, as text: `north dropped (D_OFFLINE), south late (L_DEADLINE)`."""
         return ", ".join(
-            f"{site} {receipt.state} ({receipt.reason})"
+            f"{site} {receipt.state} ({in_words(receipt.reason)})"
             for site, receipt in sorted(self.sites.items())
             if receipt.state is not SiteState.IN
         )

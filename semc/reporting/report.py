@@ -18,6 +18,7 @@ from semc.reporting.comparison import Comparison, compare
 from semc.reporting.intervals import accuracy_interval
 from semc.reporting.page import figure_html, flat_settings, render_page, write_page
 from semc.reporting.plots import confusion_heatmap, loss_curves, recall_bars, score_curves
+from semc.reporting.reasons import in_words
 from semc.reporting.result import StudyResult
 from semc.reporting.sample_images import thumbnail
 from semc.reporting.tables import COLUMNS, site_csv, site_markdown, site_rows, worst_lines
@@ -153,7 +154,7 @@ def _participation(result: StudyResult, site: str, num_train_examples: int | Non
     ]
     counts = Counter((state, reason) for state, reason, _ in missed)
     exceptions = [
-        f"{state}{f' ({reason})' if reason else ''} in round{'s' if number > 1 else ''} "
+        f"{state}{f' ({in_words(reason)})' if reason else ''} in round{'s' if number > 1 else ''} "
         + ", ".join(str(at) for found, why, at in missed if (found, why) == (state, reason))
         for (state, reason), number in counts.items()
     ]
