@@ -149,22 +149,25 @@ def _metrics(metrics: Mapping[str, MetricValue], study: StudyConfig) -> MetricRe
 
 def _has_its_form(name: str, value: object, study: StudyConfig) -> bool:
     """Tell whether a metric is the one kind and size of number its name stands for."""
+    if isinstance(value, list):
+        return _has_list_form(name, value, study)
     if name in _COUNTS:
         return type(value) is int and value >= 0
     if name in _NUMBERS:
         return type(value) is float
-    if name in DISCLOSED_NAMES - {TEST_RECALL}:
-        return _is_rate(value)
-    if not isinstance(value, list):
-        return False
+    return name in DISCLOSED_NAMES and name != TEST_RECALL and _is_rate(value)
+
+
+def _has_list_form(name: str, values: list[int] | list[float], study: StudyConfig) -> bool:
+    """Tell the same of a metric that is a list."""
+    classes = len(study.data.classes)
     if name == TEST_RECALL:
-        classes = len(study.data.classes)
-        return len(value) == classes and all(rate == SUPPRESSED or _is_rate(rate) for rate in value)
+        return len(values) == classes and all(rate == SUPPRESSED or _is_rate(rate) for rate in values)
     if name in _CONFUSIONS:
-        cells = len(study.data.classes) ** 2
-        return len(value) == cells and all(type(count) is int and count >= 0 for count in value)
-    assert name == EXPERT_USE
-    return len(value) <= study.model.experts and all(type(share) is float for share in value)
+        return len(values) == classes**2 and all(type(count) is int and count >= 0 for count in values)
+    if name != EXPERT_USE:
+        return False
+    return len(values) <= study.model.experts and all(type(share) is float for share in values)
 
 
 def _is_rate(value: object) -> bool:

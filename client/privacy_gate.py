@@ -7,10 +7,9 @@ from __future__ import annotations
 
 from typing import Final
 
-from semc.privacy.ledger import Ledger, LedgerPlace
-
 from semc.config import SiteConfig, SitePolicy, StudyConfig, load_policy
 from semc.exit_codes import ExitCode, SemcError
+from semc.privacy.ledger import Ledger, LedgerPlace
 from semc.privacy.limits import Limits, check_mode, effective
 
 ANCHOR: Final = "ledger.anchor"

@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Final
 
 import torch
-from semc.privacy.ledger import Reservation
 from torch import Tensor
 
 from client.device import compute_device
@@ -43,6 +42,7 @@ from semc.parameter_exchange import (
     update_shapes,
 )
 from semc.privacy.disclosure import disclose
+from semc.privacy.ledger import Reservation
 from semc.privacy.limits import check_plan, mechanism_of
 from semc.protocol import (
     SUPPRESSED,

@@ -6,15 +6,17 @@ import os
 from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from flwr.app import Context
 
 from client.environment import SITE_FILE
-from client.private_round import PrivateSiteTrainer
 from client.training_round import SiteTrainer
-from semc.config import StudyConfig, load_site
+from semc.config import SiteConfig, StudyConfig, load_site
 from semc.exit_codes import ExitCode, SemcError
+
+if TYPE_CHECKING:
+    from client.private_round import PrivateSiteTrainer
 
 _MOST_WARM_SITES: Final = 16
 """A deployed process serves one site; a simulation's process may be lent to several in turn."""
@@ -53,8 +55,7 @@ class WarmSite:
         """Return the trainer of a study, made anew where another study was served before."""
         if self._trainer is None or study != self._study:
             self._trainer = None  # let go of the old network before the new one is built
-            kind = PrivateSiteTrainer if study.privacy.private else SiteTrainer
-            self._trainer, self._study = kind(self.config, study), study
+            self._trainer, self._study = _trainer_of(self.config, study), study
         return self._trainer
 
 
@@ -62,3 +63,11 @@ class WarmSite:
 def warm_site(site_file: Path) -> WarmSite:
     """Return the site of a file, the same object for as long as this process remembers it."""
     return WarmSite(site_file)
+
+
+def _trainer_of(site: SiteConfig, study: StudyConfig) -> SiteTrainer | PrivateSiteTrainer:
+    if not study.privacy.private:
+        return SiteTrainer(site, study)
+    from client.private_round import PrivateSiteTrainer  # brings opacus, which takes seconds to load
+
+    return PrivateSiteTrainer(site, study)

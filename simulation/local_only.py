@@ -64,7 +64,7 @@ def train_alone(
     """
     from client.training_round import SiteTrainer
     from semc.parameter_exchange import split_parameters
-    from semc.training import initial_network
+    from semc.training.pretraining import initial_network
 
     alone = study.federation.model_copy(update={"sites": (name,), "quorum": None})
     study = study.model_copy(update={"federation": alone})

@@ -1,8 +1,8 @@
 """What patient-level privacy costs in accuracy: one study, several numbers of patients, several epsilons.
 
-Everything that trains is the deployed mechanism (patients drawn, clipped, noised by `semc.training.PrivateTrainer`, means
-as the coordinator takes them). What is left out is the exchange and the ledger, which change no figure: all sites of
-one number of patients train in one process, so that the frozen trunk sees every image once for all epsilons.
+Everything that trains is the deployed mechanism: patients drawn, clipped and noised by the site's own trainer, means as
+the coordinator takes them. What is left out is the exchange and the ledger, which change no figure: all sites of one
+number of patients train in one process, so that the frozen trunk sees every image once for all epsilons.
 """
 
 from __future__ import annotations
@@ -27,7 +27,9 @@ from semc.objectives import SemcDpObjective
 from semc.parameter_exchange import update_shapes
 from semc.privacy.accounting import noise_for
 from semc.reporting.predictions import Predictions
-from semc.training import FeatureMemory, PrivateTrainer, initial_network
+from semc.training.feature_memory import FeatureMemory
+from semc.training.pretraining import initial_network
+from semc.training.private_trainer import PrivateTrainer
 from simulation.arm_run import ArmRun
 from simulation.make_sites import COUNTS_FILE, SitesRequest, make_sites
 from simulation.scoring import ModelName, Scorer

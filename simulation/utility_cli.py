@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import math
-from typing import Annotated
+from collections.abc import Callable
+from typing import Annotated, TypeVar
 
 import typer
 
 from semc.exit_codes import ExitCode, SemcError
 from simulation.options import Format, FormatOption, OutOption, OverrideOption, StudyArgument, study_of, words
+
+NumberT = TypeVar("NumberT", int, float)
 
 
 def utility(
@@ -46,15 +48,17 @@ def utility(
 
     request = UtilityRequest(
         study=study_of(study, override),
-        patients=tuple(_numbers(patients, "patients", int)),
-        epsilons=tuple(_numbers(epsilons, "epsilons", float)),
-        seeds=tuple(_numbers(seeds, "seeds", int)),
+        patients=_numbers(patients, "patients", int),
+        epsilons=_numbers(epsilons, "epsilons", float),
+        seeds=_numbers(seeds, "seeds", int),
         test_patients=test_patients,
         frames_per_patient=frames,
     )
     out.mkdir(parents=True, exist_ok=True)
     console = Console(stderr=True, quiet=output is Format.JSON)
-    with held(out / ".lock", "Another call writes to this output folder.", "wait for it, or give another --out"):
+    with held(
+        out / ".lock", "Another call writes to this output folder.", "wait for it, or give another --out"
+    ):
         tasks = utility_tasks(request, out)
         runs = run_tasks(list(tasks.values()), console, at_once=at_once)
         rows = utility_rows(request, dict(zip(tasks, runs, strict=True)))
@@ -62,8 +66,8 @@ def utility(
     typer.echo((out / "utility.json").read_text(encoding="utf-8") if output is Format.JSON else text)
 
 
-def _numbers(text: str, name: str, kind: type[int] | type[float]) -> list[float]:
-    """Read positive numbers separated by commas (seeds from 0).
+def _numbers(text: str, name: str, kind: Callable[[str], NumberT]) -> tuple[NumberT, ...]:
+    """Read positive numbers separated by commas; seeds start at 0.
 
     Raises:
         SemcError: USAGE.
@@ -72,11 +76,9 @@ def _numbers(text: str, name: str, kind: type[int] | type[float]) -> list[float]
         found = [kind(word) for word in words(text, ",")]
     except ValueError:
         found = []
-    least = 0 if name == "seeds" else 1e-9
-    if not found or any(math.isnan(number) or number < least for number in found):
+    least = 0.0 if name == "seeds" else 1e-9
+    if not found or not all(number >= least for number in found):  # NaN is not
         raise SemcError(
-            ExitCode.USAGE, f"--{name} '{text}' are no numbers.", f"write --{name} with commas between"
+            ExitCode.USAGE, f"--{name} '{text}' are no numbers.", "write positive numbers with commas between"
         )
-    return list(dict.fromkeys(found))
-
-
+    return tuple(dict.fromkeys(found))
