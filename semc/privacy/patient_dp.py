@@ -17,7 +17,7 @@ from typing import Final
 
 import torch
 from opacus.optimizers.optimizer import DPOptimizer, _check_processed_flag, _mark_as_processed
-from torch import Tensor, nn
+from torch import Tensor
 
 from semc.privacy.secret_noise import SecretRng
 
@@ -26,10 +26,11 @@ _CHUNK: Final = 2048
 
 
 class PatientDPOptimizer(DPOptimizer):  # type: ignore[misc]  # opacus is untyped
-    """Opacus' DPOptimizer with secret noise and without spare copies of the gradient.
+    """Opacus' DPOptimizer with secret noise, without spare copies of the gradient, and safe against NaN.
 
-    At most two tensors of the trained parameters' size exist at a time: the running sum, and one patient's gradient
-    or the noised result.
+    A gradient that is not finite, or whose norm is not, counts as zero as a whole: the clipping factor would turn it
+    into NaN, which tells of its patient. At most two tensors of the trained parameters' size exist at a time: the
+    running sum, and one patient's gradient or the noised result.
 
     Args:
         optimizer: Applies the noised mean; momentum, weight decay and learning rate are post-processing.
@@ -65,21 +66,23 @@ class PatientDPOptimizer(DPOptimizer):  # type: ignore[misc]  # opacus is untype
 
     def clip_and_accumulate(self) -> None:
         """Add one patient's clipped gradient to the sum: opacus' formula, in place (a test holds them equal)."""
-        for parameter in self.params:
-            _check_processed_flag(parameter.grad_sample)
-        if len(self.grad_samples[0]) > 0:
-            norms = torch.stack([sample.norm(2) for sample in self.grad_samples])
-            factor = (self.max_grad_norm / (norms.norm(2) + 1e-6)).clamp(max=1.0)
-            for parameter, sample in zip(self.params, self.grad_samples, strict=True):
-                clipped = sample[0].mul_(factor)
-                if parameter.summed_grad is None:
-                    parameter.summed_grad = clipped
-                else:
-                    parameter.summed_grad += clipped
+        samples = self.grad_samples
+        for sample in samples:
+            _check_processed_flag(sample)
+            _mark_as_processed(sample)
+        if len(samples[0]) > 0:
+            norm = torch.stack([sample.norm(2) for sample in samples]).norm(2)
+            if bool(torch.isfinite(norm)):
+                factor = (self.max_grad_norm / (norm + 1e-6)).clamp(max=1.0)
+                for parameter, sample in zip(self.params, samples, strict=True):
+                    clipped = sample[0].mul_(factor)
+                    if parameter.summed_grad is None:
+                        parameter.summed_grad = clipped
+                    else:
+                        parameter.summed_grad += clipped
         for parameter in self.params:
             if parameter.summed_grad is None:
                 parameter.summed_grad = torch.zeros_like(parameter)
-            _mark_as_processed(parameter.grad_sample)
 
     def add_noise(self) -> None:
         """Add secret noise of standard deviation sigma C to the sum, which becomes the gradient."""
@@ -100,8 +103,7 @@ class PatientDPOptimizer(DPOptimizer):  # type: ignore[misc]  # opacus is untype
 def private_step(optimizer: PatientDPOptimizer, losses: Iterable[Callable[[], Tensor]]) -> None:
     """Do one step: every drawn patient's gradient clipped and added, noise once, division by the expected number.
 
-    A step without patients is a step: it adds noise like any other, since who was drawn is secret. A patient whose
-    gradient is not finite counts as zero as a whole: clipping would turn it into NaN, which tells of that patient.
+    A step without patients is a step: it adds noise like any other, since who was drawn is secret.
 
     Args:
         optimizer: Of the trained parameters.
@@ -111,7 +113,11 @@ def private_step(optimizer: PatientDPOptimizer, losses: Iterable[Callable[[], Te
     optimizer.begin()
     for loss in losses:
         loss().backward()  # type: ignore[no-untyped-call]
-        _offer_gradient(optimizer.params)
+        for parameter in optimizer.params:
+            if parameter.grad is None:  # not used by this patient
+                parameter.grad = torch.zeros_like(parameter)
+            parameter.grad_sample = parameter.grad.detach()[None]  # this microbatch is one sample
+            parameter.grad = None
         optimizer.signal_skip_step(True)
         optimizer.step()  # clips and adds
         optimizer.zero_grad(set_to_none=True)  # keeps the sum, frees the patient's gradient
@@ -120,13 +126,3 @@ def private_step(optimizer: PatientDPOptimizer, losses: Iterable[Callable[[], Te
     optimizer.signal_skip_step(False)
     optimizer.step()  # noise, division, update
     optimizer.zero_grad(set_to_none=True)
-
-
-def _offer_gradient(parameters: Iterable[nn.Parameter]) -> None:
-    """Hand the gradient that backward left to the optimiser, as the one sample of this microbatch."""
-    parameters = list(parameters)
-    finite = all(p.grad is None or bool(torch.isfinite(p.grad).all()) for p in parameters)
-    for parameter in parameters:
-        gradient = parameter.grad if parameter.grad is not None and finite else torch.zeros_like(parameter)
-        parameter.grad_sample = gradient.detach()[None]  # type: ignore[attr-defined]
-        parameter.grad = None
