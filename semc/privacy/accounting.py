@@ -31,7 +31,7 @@ LEAST_NOISE: Final = 0.3
 MOST_NOISE: Final = 1000.0
 """Range of noise multipliers a study may have (semc/config/privacy.py)."""
 
-_ORDERS: Final = np.array(
+ORDERS: Final = np.array(
     [1 + tenth / 10 for tenth in range(1, 100)]
     + list(range(11, 64))
     + [64, 72, 80, 96, 112, 128, 160, 192, 224, 256, 320, 384, 448, 512, 640, 768, 1024],
@@ -91,7 +91,7 @@ def rdp_epsilon(mechanisms: Sequence[Mechanism], delta: float) -> float:
     Returns:
         epsilon >= 0; infinite where no order gives a finite value.
     """
-    total = np.zeros_like(_ORDERS)
+    total = np.zeros_like(ORDERS)
     for (noise, rate), steps in _grouped(mechanisms).items():
         total += steps * _rdp_of_step(noise, rate)
     if not total.any():
@@ -102,7 +102,7 @@ def rdp_epsilon(mechanisms: Sequence[Mechanism], delta: float) -> float:
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        epsilon, _ = get_privacy_spent(orders=_ORDERS, rdp=total, delta=delta)
+        epsilon, _ = get_privacy_spent(orders=ORDERS, rdp=total, delta=delta)
     return math.inf if math.isnan(epsilon) else max(0.0, float(epsilon))
 
 
@@ -169,8 +169,8 @@ def _rdp_of_step(noise: float, rate: float) -> NDArray[np.float64]:
     """Return the cost of one step at every order; an order whose series fails is infinite, so never chosen."""
     from opacus.accountants.analysis.rdp import compute_rdp
 
-    rdp = np.full_like(_ORDERS, np.inf)
-    for index, order in enumerate(_ORDERS):
+    rdp = np.full_like(ORDERS, np.inf)
+    for index, order in enumerate(ORDERS):
         try:
             value = float(compute_rdp(q=rate, noise_multiplier=noise, steps=1, orders=float(order)))
         except (ArithmeticError, ValueError):  # a series that does not converge in double precision
