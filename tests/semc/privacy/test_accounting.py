@@ -32,7 +32,7 @@ from semc.privacy.accounting import (
 N_400 = 400**-1.1
 
 GOLDEN = [
-    # q, sigma, delta, {steps: (PRV, RDP)}; shared table of 2025, opacus 1.6.0
+    # q, sigma, delta, {steps: (PRV, RDP)}, as Opacus 1.6.0 gave them when the ledger was designed
     (0.05, 1.0, N_400, {200: (3.05, 3.62), 1000: (7.86, 8.92), 3000: (16.2, 18.0)}),
     (0.05, 2.0, N_400, {200: (0.97, 1.14), 1000: (2.51, 2.86), 3000: (4.94, 5.56)}),
     (0.1, 2.0, N_400, {200: (2.23, 2.56), 1000: (5.96, 6.70), 3000: (12.3, 13.6)}),
