@@ -181,7 +181,8 @@ def status(home: HomeOption = DEFAULT_HOME, output: FormatOption = Format.TEXT) 
         for entry in state.sites:
             typer.echo(f"site {entry.site}: {entry.state}, {entry.num_examples} images")
         for made in state.runs:
-            typer.echo(f"run {made.run}: {made.outcome.replace('_', ' ')}")
+            privacy = f"; {made.privacy}" if made.privacy else ""
+            typer.echo(f"run {made.run}: {made.outcome.replace('_', ' ')}{privacy}")
     if state.health is not Health.SERVING:
         raise typer.Exit(int(ExitCode.SERVER_UNREACHABLE))
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 from torch import Tensor
 
 from semc.config import StudyConfig
-from semc.models import build_model
 from semc.parameter_exchange import (
     batch_norm_names,
     shared_schema,
@@ -17,6 +17,7 @@ from semc.parameter_exchange import (
     split_parameters,
     update_shapes,
 )
+from semc.training.pretraining import initial_network
 from semc.wire import WireDtype, pack
 
 
@@ -35,9 +36,17 @@ class GlobalModel:
     """Shared keys of batch norm, which no server optimiser touches."""
 
 
-def initial_model(study: StudyConfig) -> GlobalModel:
-    """Build the study's network once and keep its shared part."""
-    network = build_model(study)
+def initial_model(study: StudyConfig, keep: Path | None = None) -> GlobalModel:
+    """Build the study's network once, pretrain its trunk where the study says so, and keep its shared part.
+
+    Args:
+        study: The study.
+        keep: Folder of the pretrained trunk: found again, or written.
+
+    Raises:
+        SemcError: WEIGHTS_INVALID; with pretraining DATA_NOT_FOUND, RUN_FAILED or DISK.
+    """
+    network = initial_network(study, keep=keep)
     bn = study.federation.bn
     return GlobalModel(
         tensors=split_parameters(network, bn).shared,

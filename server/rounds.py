@@ -78,7 +78,7 @@ def run_study(
     """
     heads = heads or LedgerHeads(folder.root / HEADS_FILE)
     return _StudyRun(
-        grid, study, registry, folder, model or initial_model(study), pace or Pace(), heads
+        grid, study, registry, folder, model or initial_model(study, folder.trunk), pace or Pace(), heads
     ).run()
 
 

@@ -24,6 +24,7 @@ class RunFolder:
     events.jsonl     progress, one line per event
     checkpoints/     round-0001, ...: model, server optimiser, receipts
     spool/           replies of the round in hand
+    trunk/           the pretrained trunk, in studies that begin with one
     result.json      written once, at the end
     semc-study/      the bundle handed to Flower (deployed runs only)
     ```
@@ -55,6 +56,11 @@ class RunFolder:
     def spool(self) -> Path:
         """Folder of the replies of the round in hand."""
         return self.root / "spool"
+
+    @property
+    def trunk(self) -> Path:
+        """Folder of the trunk that the study's pretraining made."""
+        return self.root / "trunk"
 
     @property
     def bundle(self) -> Path:

@@ -5,10 +5,12 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 
 from semc.exit_codes import SemcError
+from semc.reporting.privacy_statement import in_short
 from server.control import Control, RunStatus
 from server.health import Health, ask_health
 from server.home import Home
 from server.registry import Registry
+from server.run_folder import RunFolder
 from server.tls import days_left
 
 
@@ -29,6 +31,8 @@ class RunSummary:
     run: str
     outcome: str
     """The result's outcome, "unfinished" without a result, or "unreadable" where it is damaged."""
+    privacy: str
+    """What guarantee the run's messages carry, in words; empty where that is unreadable."""
 
 
 @dataclass(frozen=True)
@@ -77,9 +81,23 @@ def read_status(home: Home) -> CoordinatorStatus:
 
 def _summary(home: Home, name: str) -> RunSummary:
     folder = home.run(name)
-    if folder is None or not folder.result_file.is_file():
-        return RunSummary(name, "unfinished")
+    if folder is None:
+        return RunSummary(name, "unfinished", "")
+    if not folder.result_file.is_file():
+        return RunSummary(name, "unfinished", _planned(folder))
     try:
-        return RunSummary(name, folder.result().outcome)
+        result = folder.result()
     except SemcError:  # one damaged file must not hide the coordinator and every other run
-        return RunSummary(name, "unreadable")
+        return RunSummary(name, "unreadable", "")
+    return RunSummary(name, result.outcome, in_short(result.guarantee))
+
+
+def _planned(folder: RunFolder) -> str:
+    """Say what an unfinished run may cost at most: its study's own limit."""
+    try:
+        privacy = folder.study().privacy
+    except SemcError:
+        return ""
+    if not privacy.private:
+        return in_short(None)
+    return f"patient-level privacy, epsilon at most {privacy.epsilon:g} at delta {privacy.delta:.0e}"

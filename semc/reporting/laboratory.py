@@ -16,6 +16,7 @@ from semc.reporting.laboratory_cross_site import cross_site_table
 from semc.reporting.laboratory_findings import (
     COVERAGE,
     PHANTOM,
+    PRIVACY,
     CentreKind,
     Findings,
     LaboratoryContents,
@@ -96,6 +97,7 @@ def render_laboratory_report(contents: LaboratoryContents) -> str:
         centres=centres_in_words(contents),
         phantom=PHANTOM if contents.phantom else "",
         coverage=COVERAGE,
+        privacy=PRIVACY,
         facts=_facts(contents, list(sites)),
         samples=[
             (site, [thumbnail(image) for image in images])

@@ -45,6 +45,10 @@ PHANTOM: Final = (
     "The images are of a phantom or drawn by software. They test the method and the programs; nothing here says "
     "anything about patients or clinical use."
 )
+PRIVACY: Final = (
+    "No formal guarantee: a laboratory trains and scores on machines that see every centre's images, and its figures "
+    "are functions of them, whatever privacy mode its arms are in."
+)
 COVERAGE: Final = (
     f"Intervals: {NUM_RESAMPLES} draws of patients with replacement within each centre, each with all its images, "
     "the same draw for all arms, conditions and seeds; 2.5th to 97.5th percentile. They cover which patients happened "
@@ -172,7 +176,7 @@ def laboratory_markdown(contents: LaboratoryContents) -> str:
     for part in findings.parts:
         details = "\n".join(f"- {detail}" for detail in part.verdict.details)
         lines += [part.verdict.sentence, details, part.verdict.caution]
-    lines += [centres_in_words(contents), *([PHANTOM] if contents.phantom else [])]
+    lines += [centres_in_words(contents), *([PHANTOM] if contents.phantom else []), PRIVACY]
     lines += [table.markdown().rstrip() for table in findings.tables()]
     return "\n\n".join(line for line in [*lines, COVERAGE, *contents.notes] if line) + "\n"
 

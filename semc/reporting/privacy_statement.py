@@ -82,6 +82,31 @@ def _percent(epsilon: float) -> str:
     return f"{percent:.1f}"
 
 
+def promise_rows(statement: PrivacyStatement) -> list[tuple[str, str]]:
+    """Return what is promised, against whom and how, as name and value."""
+    prv = "not computed" if statement.epsilon_prv is None else f"{statement.epsilon_prv:.2f}"
+    return [
+        ("protected", f"one {statement.unit}"),
+        ("against", statement.adversary),
+        ("epsilon at delta", f"{statement.epsilon:.2f} at {statement.delta:.0e} (RDP, decides); {prv} (PRV)"),
+        ("noise sigma, clip norm C", f"{statement.noise_multiplier:g}, {statement.max_grad_norm:g}"),
+        (
+            "patients per step, steps",
+            f"each with probability {statement.patient_fraction:g}; {statement.steps} steps",
+        ),
+        ("trained", f"{statement.trainable}: {statement.num_trained_values:,} values"),
+        ("initial weights", statement.initial_weights),
+        ("initial weights (SHA-256)", statement.initial_weights_sha256),
+    ]
+
+
+def in_short(statement: PrivacyStatement | None) -> str:
+    """Return a study's privacy in a few words, for lists."""
+    if statement is None:
+        return "no formal guarantee"
+    return f"patient-level privacy, epsilon {statement.epsilon:.2f} at delta {statement.delta:.0e}"
+
+
 def one_sentence(statement: PrivacyStatement | None) -> str:
     """Return what every report says of a study's privacy; None = mode none."""
     return NO_GUARANTEE if statement is None else f"Patient-level privacy. {statement.sentence()}"

@@ -15,9 +15,11 @@ from markupsafe import Markup
 
 from semc.metrics import ClassScores, Confusion
 from semc.reporting.comparison import Comparison, compare
+from semc.reporting.disclosed_tables import disclosed_table, judge_disclosed, recall_table
 from semc.reporting.intervals import accuracy_interval
 from semc.reporting.page import figure_html, flat_settings, render_page, write_page
 from semc.reporting.plots import confusion_heatmap, loss_curves, recall_bars, score_curves
+from semc.reporting.privacy_statement import one_sentence, promise_rows
 from semc.reporting.reasons import in_words
 from semc.reporting.result import StudyResult
 from semc.reporting.sample_images import thumbnail
@@ -35,6 +37,7 @@ BN_MODES: Final = {
     "silo": "each hospital keeps its own batch-norm statistics; gamma and beta are shared",
     "fedbn": "each hospital keeps its own batch-norm statistics, gamma and beta",
     "average": "batch-norm layers are shared and averaged in full",
+    "frozen": "batch-norm statistics are public, come with the weights, and no hospital changes them",
 }
 
 
@@ -101,7 +104,13 @@ def render_report(result: StudyResult) -> str:
         result=result,
         outcome=OUTCOMES[result.outcome],
         bn_mode=BN_MODES[result.bn],
-        verdict=judge(comparison),
+        verdict=judge(comparison) if result.guarantee is None else judge_disclosed(result),
+        privacy=one_sentence(result.guarantee),
+        guarantee=result.guarantee,
+        promise=[] if result.guarantee is None else promise_rows(result.guarantee),
+        disclosed=[] if result.guarantee is None else [disclosed_table(result), recall_table(result)],
+        num_train_images=comparison.num_train_examples,
+        heads=_heads(result),
         columns=COLUMNS,
         site_rows=rows[: len(comparison.sites)],
         summary_rows=rows[len(comparison.sites) :],
@@ -112,12 +121,27 @@ def render_report(result: StudyResult) -> str:
         participation=[_participation(result, site.site, site.num_train_examples) for site in result.sites],
         samples=[(site.site, [thumbnail(image) for image in site.sample_images]) for site in result.sites],
         class_rows=_class_rows(result, comparison),
-        score_figure=figure_html(score_curves(result), "macro-f1") if result.rounds else None,
-        loss_figure=figure_html(loss_curves(result), "loss") if result.rounds else None,
+        score_figure=figure_html(score_curves(result), "macro-f1") if _counted(result) else None,
+        loss_figure=figure_html(loss_curves(result), "loss") if _counted(result) else None,
         recall_figure=figure_html(recall_bars(result), "recall") if comparison.pooled("federation") else None,
         matrices=_matrices(result, comparison),
         settings=list(flat_settings(result.settings)),
     )
+
+
+def _counted(result: StudyResult) -> bool:
+    """Tell whether there is anything to draw round by round; with patient-level privacy no round is measured."""
+    return bool(result.rounds) and result.guarantee is None
+
+
+def _heads(result: StudyResult) -> list[tuple[str, int, str]]:
+    """Return site, round and hash of the last ledger head each site gave."""
+    latest = {
+        site: (entry.round, head)
+        for entry in result.rounds
+        for site, head in sorted(entry.ledger_heads.items())
+    }
+    return [(site, *latest[site]) for site in sorted(latest)]
 
 
 def _matrices(result: StudyResult, comparison: Comparison) -> list[Matrix]:

@@ -1,6 +1,7 @@
 """The table a study ends with: per hospital, training alone against the federation; Markdown, CSV, terminal.
 
-A dash is a score that does not exist (no images, arm not run), which is not the same as zero.
+A dash is a score that does not exist (no images, arm not run), which is not the same as zero. A study with
+patient-level privacy has the tables of `disclosed_tables.py` instead. Each says what privacy the study gives.
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ from rich.table import Table
 
 from semc.metrics import Confusion
 from semc.reporting.comparison import Comparison, Worst, compare
+from semc.reporting.disclosed_tables import disclosed_csv, disclosed_table, judge_disclosed, recall_table
+from semc.reporting.privacy_statement import in_short, one_sentence
 from semc.reporting.result import StudyResult
 from semc.reporting.text_table import ABSENT, format_difference, format_score, markdown_table
 from semc.reporting.verdict import judge
@@ -86,7 +89,9 @@ def site_rows(comparison: Comparison) -> list[Row]:
 
 
 def site_table(result: StudyResult) -> Table:
-    """Return the site table for a terminal, with the worst site and the verdict under it."""
+    """Return the site table for a terminal; under it the worst site, the verdict, and what privacy the study gives."""
+    if result.guarantee is not None:
+        return _disclosed(result)
     comparison = compare(result)
     verdict = judge(comparison)
     table = Table(
@@ -109,27 +114,43 @@ def site_table(result: StudyResult) -> Table:
         colour = "" if not difference else "[green]" if difference > 0 else "[red]"
         cells[-1] = f"{colour}{cells[-1]}"
         table.add_row(*(cells[index] for index in shown), end_section=number == len(comparison.sites) - 1)
-    table.caption = "\n".join([*worst_lines(comparison), verdict.sentence, verdict.caution])
+    lines = [*worst_lines(comparison), verdict.sentence, verdict.caution, one_sentence(result.guarantee)]
+    table.caption = "\n".join(lines)
     table.caption_justify = "left"
     return table
 
 
 def site_markdown(result: StudyResult) -> str:
-    """Return the site table as Markdown, with the worst site and the verdict under it."""
+    """Return the site table as Markdown; under it the worst site, the verdict, and what privacy the study gives."""
+    if result.guarantee is not None:
+        verdict = judge_disclosed(result)
+        tables = [table.markdown().rstrip() for table in (disclosed_table(result), recall_table(result))]
+        return (
+            "\n\n".join([*tables, verdict.sentence, verdict.caution, one_sentence(result.guarantee)]) + "\n"
+        )
     comparison = compare(result)
     verdict = judge(comparison)
     table = markdown_table(COLUMNS, [row.cells() for row in site_rows(comparison)])
-    return "\n\n".join([table, *worst_lines(comparison), verdict.sentence, verdict.caution]) + "\n"
+    lines = [
+        table,
+        *worst_lines(comparison),
+        verdict.sentence,
+        verdict.caution,
+        one_sentence(result.guarantee),
+    ]
+    return "\n\n".join(lines) + "\n"
 
 
 def site_csv(result: StudyResult) -> str:
     """Return the rows of the sites, unrounded, as CSV; an empty cell is a score that does not exist."""
+    if result.guarantee is not None:
+        return disclosed_csv(result)
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator="\n")
-    writer.writerow(COLUMNS)
+    writer.writerow([*COLUMNS, "privacy"])
     comparison = compare(result)
     for row in site_rows(comparison)[: len(comparison.sites)]:
-        writer.writerow([row.name, row.num_train_images, row.num_test_images, *row.scores])
+        writer.writerow([row.name, row.num_train_images, row.num_test_images, *row.scores, in_short(None)])
     return stream.getvalue()
 
 
@@ -144,6 +165,23 @@ def worst_lines(comparison: Comparison) -> list[str]:
         for arm, worst in arms
         if worst is not None
     ]
+
+
+def _disclosed(result: StudyResult) -> Table:
+    """Return the table of a study with patient-level privacy for a terminal."""
+    content, verdict = disclosed_table(result), judge_disclosed(result)
+    table = Table(title=result.study_name, title_style="bold", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    for index, column in enumerate(content.columns):
+        table.add_column(
+            column, justify="left" if index == 0 else "right", overflow="fold", no_wrap=index > 0
+        )
+    for row in content.rows:
+        table.add_row(*row)
+    table.caption = "\n".join(
+        [content.caption, verdict.sentence, verdict.caution, one_sentence(result.guarantee)]
+    )
+    table.caption_justify = "left"
+    return table
 
 
 def _scores(alone: Confusion | None, federation: Confusion | None) -> tuple[float | None, ...]:

@@ -19,6 +19,7 @@ from server.status import read_status
 from server.submit import find_run
 from server.tls import ensure_certificates
 from tests.server.federation import registry_of, tiny_study
+from tests.server.private_federation import private_study
 
 
 def test_run_name_is_a_name_and_never_a_path(tmp_path: Path) -> None:
@@ -145,3 +146,16 @@ def test_another_flower_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(SemcError) as caught:
         check_flower_version()
     assert caught.value.code is ExitCode.VERSION_MISMATCH
+
+
+def test_status_says_what_privacy_each_run_gives(tmp_path: Path) -> None:
+    home = Home(tmp_path)
+    ensure_certificates(home, [])
+    home.write_endpoint(Endpoint("127.0.0.1:1", "127.0.0.1:1", 12))
+    for name, study in (("plain", tiny_study()), ("private", private_study())):
+        (home.runs / name).mkdir(parents=True)
+        (home.runs / name / "study.yaml").write_text(study.to_yaml())
+    assert {made.run: made.privacy for made in read_status(home).runs} == {
+        "plain": "no formal guarantee",
+        "private": "patient-level privacy, epsilon at most 8 at delta 1e-05",
+    }

@@ -76,6 +76,11 @@ def test_only_a_phantom_says_that_it_is_one():
     assert "made by software" in words_of(contents_of(centre_kind="synthetic"))
 
 
+def test_page_and_markdown_say_that_there_is_no_guarantee():
+    assert "No formal guarantee" in words_of(contents_of())
+    assert "No formal guarantee" in laboratory_markdown(contents_of())
+
+
 def test_the_same_contents_give_the_same_bytes():
     assert render_laboratory_report(contents_of()) == render_laboratory_report(contents_of())
 

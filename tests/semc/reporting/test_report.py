@@ -37,7 +37,8 @@ def test_it_answers_the_question():
     words = _words(study_result())
     assert "Yes, in this study." in words
     assert "0.300 above training alone" in words
-    assert "No formal privacy guarantee" in words
+    assert "No formal guarantee" in words
+    assert "Privacy mode none: no formal guarantee." in words
     for fact in (
         "d" * 64,
         "e" * 64,

@@ -27,6 +27,8 @@ The federation reaches a mean macro-F1 of 0.900 over 3 hospitals, 0.300 above tr
 The weakest hospital has 0.900 (north, n = 60); alone, the weakest has 0.600 (north, n = 60).
 
 One run with one seed, 180 test images in all.
+
+Privacy mode none: no formal guarantee.
 """
 
 
@@ -46,7 +48,8 @@ def test_markdown_is_the_stored_one():
 def test_csv_holds_sites_only_and_unrounded_numbers():
     rows = list(csv.DictReader(io.StringIO(site_csv(study_result(federation=(13, 7))))))
     assert [row["hospital"] for row in rows] == SITES
-    assert tuple(rows[0]) == COLUMNS
+    assert tuple(rows[0]) == (*COLUMNS, "privacy")
+    assert {row["privacy"] for row in rows} == {"no formal guarantee"}
     assert float(rows[0]["accuracy federation"]) == 13 / 20
     assert float(rows[0]["macro-F1 difference"]) == pytest.approx(0.05)
 
@@ -63,6 +66,7 @@ def test_an_arm_that_was_not_run_is_absent_not_zero():
 def test_terminal_table_names_every_site_and_the_worst():
     text = _terminal()
     assert all(site in text for site in SITES)
+    assert "Privacy mode none: no formal guarantee." in text
     assert "worst hospital, federation: north, macro-F1 0.900, n = 60" in text
     assert "+0.300" in text
 
