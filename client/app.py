@@ -21,7 +21,7 @@ from flwr.app import Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 
 from client import inbound, outbound
-from client.privacy_gate import note_unprotected
+from client.privacy_gate import check_head, note_unprotected
 from client.progress import Progress, Report, silent
 from client.refusal import local_line, refusal_of
 from client.site import SiteOf, WarmSite, deployed_site, warm_site
@@ -77,6 +77,8 @@ def _handshake(content: RecordDict, site: WarmSite, report: Report) -> RecordDic
 
 def _training(content: RecordDict, site: WarmSite, report: Report) -> RecordDict:
     instruction = inbound.open_work(content, site.config, closing=False)
+    if instruction.study.privacy.private:
+        check_head(site.config, instruction.ledger_head)
     trainer = site.trainer(instruction.study)
     shared = inbound.open_tensors(instruction, trainer.shared_shapes)
     if not instruction.study.privacy.private:
@@ -87,6 +89,8 @@ def _training(content: RecordDict, site: WarmSite, report: Report) -> RecordDict
 
 def _evaluation(content: RecordDict, site: WarmSite, report: Report) -> RecordDict:
     instruction = inbound.open_work(content, site.config, closing=True)
+    if instruction.study.privacy.private:
+        check_head(site.config, instruction.ledger_head)
     trainer = site.trainer(instruction.study)
     shared = inbound.open_tensors(instruction, trainer.shared_shapes)
     metrics = trainer.evaluate(shared, instruction.round_number, report)

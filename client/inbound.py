@@ -8,6 +8,7 @@ is a bare name, looked up in the folder the site itself chose.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
@@ -24,6 +25,7 @@ from semc.exit_codes import ExitCode, SemcError
 from semc.protocol import (
     ARRAYS,
     CONFIG,
+    LEDGER_HEAD,
     SERVER_ROUND,
     SHARED_TENSORS,
     STUDY,
@@ -35,6 +37,7 @@ from semc.wire import ITEM_BYTES, MAX_HEADER_BYTES, WireError, unpack
 
 MAX_STUDY_CHARACTERS: Final = 65_536
 _DIGEST_PREFIX: Final = 12
+_HEAD: Final = re.compile(r"[0-9a-f]{64}")
 _ASK_COORDINATOR: Final = "ask the coordinator which study and software version it runs"
 
 
@@ -49,6 +52,8 @@ class Instruction:
     """1 to the study's rounds, one more in the closing evaluation; 0 in a handshake."""
     payload: bytes | None
     """The shared tensors as sent; None in a handshake."""
+    ledger_head: str | None = None
+    """The newest head of this site's privacy ledger that the coordinator has seen, where it has seen one."""
 
 
 def open_handshake(content: RecordDict, site: SiteConfig) -> Instruction:
@@ -81,7 +86,10 @@ def open_work(content: RecordDict, site: SiteConfig, *, closing: bool) -> Instru
     last = study.federation.rounds + closing
     if type(round_number) is not int or not 1 <= round_number <= last:
         raise _malformed("The message names no round of the study.")
-    return Instruction(study=study, digest=digest, round_number=round_number, payload=_payload(content))
+    head = config.get(LEDGER_HEAD)
+    if head is not None and not (isinstance(head, str) and _HEAD.fullmatch(head)):
+        raise _malformed("The message's ledger head is none.")
+    return Instruction(study, digest, round_number, _payload(content), head)
 
 
 def open_tensors(instruction: Instruction, expected: Mapping[str, tuple[int, ...]]) -> dict[str, Tensor]:

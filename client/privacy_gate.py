@@ -73,7 +73,7 @@ def note_unprotected(study: StudyConfig, site: SiteConfig) -> None:
     """
     place = ledger_place(site)
     if place.exists():
-        Ledger(place).note_unprotected(study.digest())
+        Ledger(place, site=site.site).note_unprotected(study.digest())
 
 
 def require_ledger(site: SiteConfig) -> Ledger:
@@ -82,4 +82,25 @@ def require_ledger(site: SiteConfig) -> Ledger:
     Raises:
         SemcError: LEDGER_INVALID where it is missing or cannot be trusted.
     """
-    return Ledger(ledger_place(site))
+    return Ledger(ledger_place(site), site=site.site)
+
+
+def check_head(site: SiteConfig, head: str | None) -> None:
+    """Refuse where the coordinator has seen an entry of this site's ledger that the ledger no longer holds.
+
+    Whoever restores older copies of both ledger and anchor is found only so. A head the site never gave makes it
+    refuse too: a coordinator that lies gets no answer.
+
+    Args:
+        site: The hospital.
+        head: What the coordinator has seen, None where nothing.
+
+    Raises:
+        SemcError: LEDGER_INVALID.
+    """
+    if head is not None and not require_ledger(site).contains(head):
+        raise SemcError(
+            ExitCode.LEDGER_INVALID,
+            "The coordinator has seen an entry of this privacy ledger that it no longer holds: it is an older copy.",
+            "restore the newest ledger and anchor; budget that was spent after the older copy is spent",
+        )

@@ -39,7 +39,5 @@ def private_site(
     }
     site.policy.write_text(yaml.safe_dump(content), encoding="utf-8")
     if ledger:
-        Ledger.create(
-            ledger_place(site), site=name, patients=6, delta=1e-3, epsilon_total=epsilon_total
-        )
+        Ledger.create(ledger_place(site), site=name, patients=6, delta=1e-3, epsilon_total=epsilon_total)
     return site

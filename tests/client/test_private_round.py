@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 from client import outbound
-from client.private_round import PrivateSiteTrainer
 from client.privacy_gate import ledger_place
+from client.private_round import PrivateSiteTrainer
 from client.refusal import RefusalError, refusal_of
 from client.site import WarmSite
 from client.training_round import SiteTrainer
@@ -67,7 +67,9 @@ def test_a_training_metric_cannot_leave_with_a_private_update(tmp_path: Path) ->
         type(update)(update.shared, {"train-loss": 0.5}, update.ledger_head),
         type(update)(update.shared, {"num-examples": 18}, update.ledger_head),
         type(update)(update.shared, {}, ""),
-        type(update)({**update.shared, "backbone.conv1.weight": FIRST["backbone.conv1.weight"]}, {}, "0" * 64),
+        type(update)(
+            {**update.shared, "backbone.conv1.weight": FIRST["backbone.conv1.weight"]}, {}, "0" * 64
+        ),
     ):
         with pytest.raises(outbound.OutboundError):
             outbound.update_content(broken, STUDY, trainer.update_shapes)
@@ -168,7 +170,10 @@ def test_what_is_wrong_with_the_data_is_not_told_in_this_mode(tmp_path: Path) ->
         ({"modes": ["none"]}, ExitCode.POLICY_REFUSED),
         ({"budget": None}, ExitCode.POLICY_REFUSED),
         ({"min_patients": 7}, ExitCode.POLICY_REFUSED),
-        ({"budget": {"epsilon_total": 8.0, "delta": 1e-3, "min_noise_multiplier": 5.0}}, ExitCode.POLICY_REFUSED),
+        (
+            {"budget": {"epsilon_total": 8.0, "delta": 1e-3, "min_noise_multiplier": 5.0}},
+            ExitCode.POLICY_REFUSED,
+        ),
     ],
 )
 def test_without_ledger_or_against_the_policy_nothing_begins(
