@@ -136,7 +136,7 @@ def test_it_learns_without_noise(tmp_path: Path) -> None:
 
     before = loss()
     private_trainer(study, network, public_patients=6).train(pool, **ROUNDS)
-    assert loss() < 0.8 * before
+    assert loss() < 0.9 * before
 
 
 def test_steps_are_the_plans_and_are_reported(tmp_path: Path) -> None:
