@@ -20,10 +20,10 @@ OMP_NUM_THREADS ?= 1
 export OMP_NUM_THREADS
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lock demo test test-slow lint format bench images rehearse clean
+.PHONY: help setup lock demo test test-slow privacy-audit lint format bench images rehearse clean
 
 help: ## List the commands
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 # The stamp holds what was installed and where: a changed pin, a changed pyproject or a moved checkout
 # installs again; anything else, a fresh clone's file times included, does not.
@@ -56,6 +56,10 @@ test: lint ## Lint, then every quick test, with the line coverage of semc/
 
 test-slow: setup ## Tests that take long (a killed round loop, a SuperNode killed and rejoining)
 	$(BIN)/python -m pytest -m "slow and not bench"
+
+privacy-audit: setup ## Attack patient-level privacy and its ledger at full size; writes runs/privacy-audit
+	PRIVACY_AUDIT=runs/privacy-audit $(BIN)/python -m pytest -n $(WORKERS) -m "not slow and not bench" \
+	tests/attacks tests/semc/privacy tests/client
 
 lint: setup ## Style, types, import arrows, spelling
 	$(BIN)/ruff check $(CODE) tests docker

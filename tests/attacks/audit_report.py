@@ -12,8 +12,9 @@ from rich.table import Table
 
 CAVEAT = (
     "An audit falsifies, it never certifies: an attack that fails here proves that this attack failed. "
-    "The guarantee rests on the mechanism and its accounting, which the proofs below test."
+    "The guarantee rests on the mechanism and its accounting; their tests are among the files listed."
 )
+_WIDTH = 150
 _HEADINGS = ("attack", "setting", "figure", "must be", "where the protection is off", "verdict")
 
 
@@ -26,6 +27,17 @@ def cells_of(row: Mapping[str, Any]) -> tuple[str, ...]:
     verdict = "held" if row["held"] else "FAILED"
     figure, limit = f"{row['value']:.3g}", f"≤ {row['at_most']:.3g}"
     return (row["attack"], row["setting"], figure, limit, controls or "–", verdict)
+
+
+def chosen_rows(rows: Sequence[tuple[Mapping[str, Any], bool]]) -> list[Mapping[str, Any]]:
+    """Return what is reported: where an attack ran at its full size, its quick version is left out.
+
+    Args:
+        rows: Each with whether its test belongs to the full audit.
+    """
+    full = {row["attack"] for row, is_full in rows if is_full}
+    kept = [row for row, is_full in rows if is_full or row["attack"] not in full]
+    return sorted(kept, key=lambda row: (row["attack"], row["setting"]))
 
 
 def print_report(rows: Sequence[Mapping[str, Any]], proofs: Mapping[str, tuple[int, int]]) -> None:
@@ -46,6 +58,8 @@ def print_report(rows: Sequence[Mapping[str, Any]], proofs: Mapping[str, tuple[i
     for name, (passed, failed) in sorted(proofs.items()):
         files.add_row(name, str(passed), str(failed), style="bold red" if failed else None)
     console = Console()
+    if not console.is_terminal:
+        console.width = _WIDTH
     for part in (table, files, CAVEAT):
         console.print(part)
 

@@ -14,13 +14,13 @@ from typing import Any
 
 import pytest
 
-from tests.attacks.audit_report import print_report, write_report
+from tests.attacks.audit_report import chosen_rows, print_report, write_report
 from tests.attacks.audit_row import AuditRow
 
 _ROW = "privacy-audit-row"
 _FOLDER = "PRIVACY_AUDIT"
 
-_rows: list[dict[str, Any]] = []
+_rows: list[tuple[dict[str, Any], bool]] = []
 _outcomes: Counter[tuple[str, bool]] = Counter()
 _started = time.monotonic()
 
@@ -40,11 +40,14 @@ def audit(request: pytest.FixtureRequest) -> Callable[[AuditRow], None]:
 
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:
     """Keep the figures and the outcome of a finished test."""
-    if report.when == "call" or report.failed:
-        _outcomes[report.nodeid.partition("::")[0], report.failed] += not report.skipped
-        _rows.extend(
-            value for name, value in report.user_properties if name == _ROW and report.when == "call"
-        )
+    file = report.nodeid.partition("::")[0]
+    if report.failed:
+        _outcomes[file, True] += 1
+    elif report.when == "call" and report.passed:
+        _outcomes[file, False] += 1
+    if report.when == "call":
+        full = "audit" in report.keywords
+        _rows.extend((value, full) for name, value in report.user_properties if name == _ROW)
 
 
 def pytest_terminal_summary() -> None:
@@ -52,7 +55,7 @@ def pytest_terminal_summary() -> None:
     folder = os.environ.get(_FOLDER)
     if folder is None or not _outcomes:
         return
-    rows = sorted(_rows, key=lambda row: (row["attack"], row["setting"]))
+    rows = chosen_rows(_rows)
     proofs = {name: (_outcomes[name, False], _outcomes[name, True]) for name, _ in _outcomes}
     print_report(rows, proofs)
     write_report(Path(folder), rows, proofs, time.monotonic() - _started)

@@ -15,12 +15,14 @@ from tests.attacks.private_site import audited_study
 
 Audit = Callable[[AuditRow], None]
 
-_AUDITED = pytest.mark.audit
+_AUDITED = (pytest.mark.audit, pytest.mark.timeout(1800))
+_BROKEN_TRIALS = 1000
+"""Enough to prove an epsilon of 5.3 of a mechanism that is told apart without an error."""
 _CASES = [
     # sigma, q, steps of a round, rounds, trials with and as many without the canary, those with a known stream
     (2.0, 1.0, 1, 1, 150, 60),
-    pytest.param(1.0, 1.0, 1, 1, 1500, 1000, marks=_AUDITED),
-    pytest.param(2.0, 1.0, 1, 1, 1500, 400, marks=_AUDITED),
+    pytest.param(1.0, 1.0, 1, 1, 1500, 700, marks=_AUDITED),
+    pytest.param(2.0, 1.0, 1, 1, 1000, 200, marks=_AUDITED),
     pytest.param(2.0, 0.5, 10, 1, 1000, 0, marks=_AUDITED),
     pytest.param(2.0, 0.5, 1, 10, 1000, 0, marks=_AUDITED),
 ]
@@ -36,7 +38,8 @@ def test_no_more_is_proved_than_is_claimed(
     real = build_game(study)
     assert 0.9 < real.signal <= 1, "the attacker loses little to what it projects away"
     found = epsilon_lower_bound(*play(real, trials), delta)
-    by_image = epsilon_lower_bound(*play(build_game(study, image_level=True), trials), delta)
+    twin = build_game(study, image_level=True)
+    by_image = epsilon_lower_bound(*play(twin, min(trials, _BROKEN_TRIALS)), delta)
     controls = [Control("8 frames of a patient clipped one by one", by_image.epsilon, claimed)]
     if replayed:
         known = epsilon_lower_bound(*play_with_known_noise(real, replayed), delta)
