@@ -28,7 +28,7 @@ class Event(StrEnum):
     REPLY = "reply"
     """What became of a site in this round; round, site, state, reason, train_loss."""
     EVALUATED = "evaluated"
-    """Every site's scores of a round's weights are in; round, mean_macro_f1, worst_macro_f1, worst_site."""
+    """Sites' scores of a round's weights are in; round, measured_on, mean_macro_f1, worst_macro_f1, worst_site."""
     AGGREGATED = "aggregated"
     """A round's weights are made and saved; round, seconds."""
     CLOSING = "closing"

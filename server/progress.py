@@ -71,7 +71,7 @@ class LiveProgress:
                 self._progress.update(self._task, completed=event["round"])
             case Event.EVALUATED:
                 self._console.print(
-                    f"round {event['round']}: validation macro-F1 {event['mean_macro_f1']:.3f}, "
+                    f"round {event['round']}: {event['measured_on']} macro-F1 {event['mean_macro_f1']:.3f}, "
                     f"worst {event['worst_macro_f1']:.3f} at {event['worst_site']}"
                 )
             case _:

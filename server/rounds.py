@@ -19,6 +19,7 @@ from torch import Tensor
 
 from semc.config import StudyConfig
 from semc.exit_codes import ExitCode, SemcError
+from semc.privacy.limits import check_plan
 from semc.reporting import StudyResult
 from semc.reporting.result import Outcome
 from semc.wire import WireError, pack
@@ -76,6 +77,7 @@ def run_study(
         SemcError: KEY_UNREGISTERED, BUDGET_REFUSED where the plan costs more than the study allows, QUORUM_LOST (the
             result up to there is written), RUN_FAILED where the model diverged, DISK.
     """
+    check_plan(study)
     heads = heads or LedgerHeads(folder.root / HEADS_FILE)
     return _StudyRun(
         grid, study, registry, folder, model or initial_model(study, folder.trunk), pace or Pace(), heads
@@ -241,6 +243,7 @@ class _StudyRun:
             self._events.write(
                 Event.EVALUATED,
                 round=round_number,
+                measured_on="test patients" if self._private else "validation",
                 mean_macro_f1=round(scores.mean, 4),
                 worst_macro_f1=round(scores.worst, 4),
                 worst_site=scores.worst_site,

@@ -10,15 +10,18 @@ import pytest
 from flwr.app import Context, RecordDict
 from rich.console import Console
 
+from semc import protocol
 from semc.config import StudyConfig, parse_study
 from semc.exit_codes import ExitCode, SemcError
 from server.app import build_app
 from server.events import EventReader
 from server.home import HOME_VARIABLE, Home
+from server.ledger_heads import Asked, LedgerHeads
 from server.progress import LiveProgress
 from server.run_folder import RunFolder
 from server.submit import follow
-from tests.server.federation import ScriptedGrid, ScriptedSite, registry_of, tiny_study
+from tests.server.federation import ScriptedGrid, ScriptedSite, registry_of, tiny_model, tiny_study
+from tests.server.private_federation import TRAINED, private, private_study
 
 
 def _context(**run_config: Any) -> Context:
@@ -67,6 +70,24 @@ def test_unforeseen_error_is_told_without_its_text(tmp_path: Path) -> None:
     assert "secret" not in folder.events_file.read_text()
 
 
+def test_a_deployed_run_knows_the_ledger_heads_of_its_home_and_adds_to_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home = Home(tmp_path)
+    run = home.run("tiny-1")
+    assert run is not None
+    _folder(run.root, private_study())
+    LedgerHeads(home.ledger_heads).accept("north", "a" * 64, Asked("another study", 1, "w"))
+    monkeypatch.setenv(HOME_VARIABLE, str(tmp_path))
+    monkeypatch.setattr("server.rounds.initial_model", lambda *_: tiny_model([TRAINED]))
+    sites = [ScriptedSite(name, answer=private) for name in ("north", "south", "west")]
+    build_app()(ScriptedGrid(sites), _context(run="tiny-1"))
+    first = [site.received[1].content[protocol.CONFIG].get(protocol.LEDGER_HEAD) for site in sites]
+    assert first == ["a" * 64, None, None]
+    assert len(home.ledger_heads.read_text().splitlines()) == 1 + 2 * 3
+    assert not (run.root / "ledger-heads.jsonl").exists()
+
+
 @pytest.mark.parametrize("name", ["../outside", "absent-1", "", 3])
 def test_bundle_cannot_name_a_folder_outside_the_home(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: object
@@ -100,6 +121,7 @@ def test_progress_shows_rounds_scores_and_who_is_missing() -> None:
         {
             "event": "evaluated",
             "round": 1,
+            "measured_on": "validation",
             "mean_macro_f1": 0.51,
             "worst_macro_f1": 0.4,
             "worst_site": "north",
