@@ -14,7 +14,6 @@ import torch
 from flwr.app import ConfigRecord, Message, MetricRecord, RecordDict
 
 from semc import protocol
-from semc.checkpoint import load_state, saved_states
 from semc.config import StudyConfig
 from semc.exit_codes import ExitCode, SemcError
 from semc.reporting import StudyResult
@@ -53,6 +52,7 @@ from tests.server.private_federation import (
     update_record,
     with_update,
 )
+from tests.server.test_rounds import final_model
 
 SIZES = {"north": 10, "south": 20, "west": 70}
 
@@ -82,17 +82,12 @@ def _run(
     )
 
 
-def _final_model(folder: Path) -> dict[str, torch.Tensor]:
-    tensors, _ = load_state(saved_states(RunFolder(folder).checkpoints, "round-")[-1])
-    return {k.removeprefix("model/"): v for k, v in tensors.items() if k.startswith("model/")}
-
-
 # --- the good way -----------------------------------------------------------------------------------------
 
 
 def test_only_what_sites_train_changes_and_every_site_weighs_the_same(tmp_path: Path) -> None:
     result = _run(tmp_path, _sites())
-    before, after = tiny_model().tensors, _final_model(tmp_path)
+    before, after = tiny_model().tensors, final_model(tmp_path)
     assert list(after) == sorted(before)
     assert all(torch.equal(after[name], before[name]) for name in before if name != TRAINED)
     torch.testing.assert_close(after[TRAINED], before[TRAINED] + 2 * 2.0)
@@ -238,7 +233,7 @@ def test_a_refused_update_has_no_influence_and_the_site_is_named(tmp_path: Path)
 
     result = _run(tmp_path, _sites(west=talkative), private_study(rounds=1, quorum=2))
     assert result.rounds[0].reasons == {"west": "R_METRICS"}
-    torch.testing.assert_close(_final_model(tmp_path)[TRAINED], tiny_model().tensors[TRAINED] + 1.5)
+    torch.testing.assert_close(final_model(tmp_path)[TRAINED], tiny_model().tensors[TRAINED] + 1.5)
 
 
 @pytest.mark.parametrize(

@@ -64,7 +64,8 @@ def _events(folder: Path) -> list[dict[str, Any]]:
     return [dict(event) for event in EventReader(RunFolder(folder).events_file).new()]
 
 
-def _final_model(folder: Path) -> dict[str, torch.Tensor]:
+def final_model(folder: Path) -> dict[str, torch.Tensor]:
+    """Return the tensors of the newest checkpoint."""
     tensors, _ = load_state(saved_states(RunFolder(folder).checkpoints, "round-")[-1])
     return {k.removeprefix("model/"): v for k, v in tensors.items() if k.startswith("model/")}
 
@@ -72,7 +73,7 @@ def _final_model(folder: Path) -> dict[str, torch.Tensor]:
 def test_two_rounds_give_the_weighted_mean_by_hand(tmp_path: Path) -> None:
     result, _grid = _run(tmp_path, _sites())
     # Each round adds (10*1 + 20*2 + 70*3) / 100 = 2.6 to every element.
-    for name, tensor in _final_model(tmp_path).items():
+    for name, tensor in final_model(tmp_path).items():
         torch.testing.assert_close(tensor, tiny_model().tensors[name] + 5.2)
     assert result.outcome == "complete"
     assert result.exit_code() is ExitCode.OK
@@ -88,7 +89,7 @@ def test_weights_come_from_the_enrolment_not_from_the_reply(tmp_path: Path) -> N
         return Message(content, reply_to=message)
 
     _run(tmp_path, _sites(north=boastful), tiny_study(rounds=1))
-    torch.testing.assert_close(_final_model(tmp_path)["fc.bias"], tiny_model().tensors["fc.bias"] + 2.6)
+    torch.testing.assert_close(final_model(tmp_path)["fc.bias"], tiny_model().tensors["fc.bias"] + 2.6)
 
 
 def test_counts_are_filed_under_the_round_that_made_the_weights(tmp_path: Path) -> None:
@@ -119,7 +120,7 @@ def test_messages_say_study_digest_round_and_deadline(tmp_path: Path) -> None:
 def test_final_evaluation_sends_the_model_of_the_last_checkpoint(tmp_path: Path) -> None:
     _, grid = _run(tmp_path, _sites())
     sent = received_tensors(grid.sites[2].received[-1])
-    saved = _final_model(tmp_path)
+    saved = final_model(tmp_path)
     assert all(torch.equal(sent[name], saved[name]) for name in saved)
 
 
@@ -262,7 +263,7 @@ def test_what_a_site_may_not_send_is_refused_and_does_not_count(tmp_path: Path, 
     assert result.outcome == "complete_on_subset"
     assert result.exit_code() is ExitCode.COMPLETE_ON_SUBSET
     # (10*1 + 20*2) / 30: west's 3 had no influence.
-    torch.testing.assert_close(_final_model(tmp_path)["fc.bias"], tiny_model().tensors["fc.bias"] + 50 / 30)
+    torch.testing.assert_close(final_model(tmp_path)["fc.bias"], tiny_model().tensors["fc.bias"] + 50 / 30)
 
 
 @pytest.mark.parametrize(
