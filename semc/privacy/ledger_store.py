@@ -200,13 +200,14 @@ def _insert(connection: sqlite3.Connection, seq: int, previous: str, body: str) 
 
 def _verified(connection: sqlite3.Connection) -> Book:
     """Read every entry and check that each follows from the one before."""
-    schema = [sql for (sql,) in connection.execute("SELECT sql FROM sqlite_master ORDER BY rowid")]
+    schema = [sql for (sql,) in connection.execute("SELECT sql FROM sqlite_master ORDER BY rowid").fetchall()]
     if schema != list(_SCHEMA):
         raise untrusted("The privacy ledger's table has another form.")
     events: list[Event] = []
     hashes: list[str] = []
     previous, latest = NO_PREVIOUS, None
-    rows = connection.execute("SELECT seq, body, hash FROM events ORDER BY seq")
+    # all rows at once: a statement left half-read by a refusal would keep the database locked
+    rows = connection.execute("SELECT seq, body, hash FROM events ORDER BY seq").fetchall()
     for number, (seq, body, stored) in enumerate(rows, start=1):
         try:
             event = parse_event(body)
