@@ -8,12 +8,10 @@ stops the study, and the checkpoint is on disk before the next round is sent.
 
 from __future__ import annotations
 
-import hashlib
 import time
 from collections.abc import Iterator, Mapping
-from functools import partial
 
-from flwr.app import Message, MessageType, RecordDict
+from flwr.app import MessageType, RecordDict
 from flwr.serverapp import Grid
 from torch import Tensor
 
@@ -30,23 +28,17 @@ from server.gather import Gathering
 from server.global_model import GlobalModel, initial_model, weights_sha256
 from server.guarantee import guarantee_of
 from server.history import History
-from server.inbound import (
-    CheckedReply,
-    Expected,
-    Question,
-    Refusal,
-    check_evaluation_reply,
-    check_training_reply,
-)
-from server.ledger_heads import HEADS_FILE, Asked, LedgerHeads
+from server.inbound import Expected, check_evaluation_reply
+from server.ledger_heads import HEADS_FILE, LedgerHeads
 from server.messages import weights_record, work_content
 from server.pace import Pace
-from server.receipts import Reason, Receipt, RoundReceipt, SiteState
+from server.receipts import RoundReceipt
 from server.registry import Registry
 from server.roster import Roster
 from server.round_checkpoint import save_round
 from server.run_folder import RunFolder
 from server.site_weights import site_weights
+from server.update_check import UpdateCheck
 
 
 def run_study(
@@ -140,7 +132,7 @@ class _StudyRun:
         self._events.write(Event.ROUND, round=round_number, of=self._federation.rounds)
         self._aggregator.clear()
         payload = self._payload(round_number)
-        check = partial(self._check_update, self._asked(round_number, payload))
+        check = UpdateCheck(self._heads, self._study.digest(), round_number, payload)
         gathering = Gathering(round_number, check, self._expected, self._events)
         for reply in gathering.valid(self._answers(round_number, payload, MessageType.TRAIN, gathering)):
             assert reply.payload is not None
@@ -186,20 +178,6 @@ class _StudyRun:
             enough=lambda: gathering.receipt().num_in >= self._federation.effective_quorum,
             pace=self._pace,
         ).answers()
-
-    def _check_update(
-        self, asked: Asked, reply: Message, question: Question, expected: Expected
-    ) -> CheckedReply | Refusal:
-        """Check a training reply; a private one must also come with a head of the ledger for this very question."""
-        checked = check_training_reply(reply, question, expected)
-        if isinstance(checked, Refusal) or checked.ledger_head is None:
-            return checked
-        if not self._heads.accept(checked.site, checked.ledger_head, asked):
-            return Refusal(checked.site, Receipt(SiteState.REFUSED, Reason.LEDGER))
-        return checked
-
-    def _asked(self, round_number: int, payload: bytes) -> Asked:
-        return Asked(self._study.digest(), round_number, hashlib.sha256(payload).hexdigest())
 
     def _require_quorum(self, receipt: RoundReceipt, start: float) -> None:
         """Stop the study where too few sites are in."""
