@@ -301,7 +301,9 @@ def test_what_is_not_as_it_was_left_is_refused(name: str, tmp_path: Path) -> Non
     assert str(tmp_path) not in text
 
 
-@pytest.mark.parametrize("name", ["an edited cell", "an edited cell with its hash", "a deleted row, renumbered"])
+@pytest.mark.parametrize(
+    "name", ["an edited cell", "an edited cell with its hash", "a deleted row, renumbered"]
+)
 def test_without_chain_and_anchor_the_change_is_believed(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
