@@ -21,8 +21,11 @@ from torch import Tensor
 
 from semc.privacy.secret_noise import SecretRng
 
-_CHUNK: Final = 2048
-"""Noise values drawn at a time: 64 kB of float64 in all, whatever the size of a layer."""
+_LEAST_CHUNK: Final = 256
+_LARGEST_CHUNK: Final = 8192
+_WEIGHTS_PER_NOISE: Final = 160
+"""Trained weights to one noise value drawn at a time: a draw takes some 40 bytes a value, so a sixteenth of the
+gradient, within the bounds above."""
 
 
 class PatientDPOptimizer(DPOptimizer):  # type: ignore[misc]  # opacus is untyped
@@ -57,6 +60,8 @@ class PatientDPOptimizer(DPOptimizer):  # type: ignore[misc]  # opacus is untype
             loss_reduction="mean",
         )
         self._secret = secret
+        num_trained = sum(parameter.numel() for parameter in self.params)
+        self._chunk = min(_LARGEST_CHUNK, max(_LEAST_CHUNK, num_trained // _WEIGHTS_PER_NOISE))
 
     def begin(self) -> None:
         """Forget what a step that an error ended has left; its patients would otherwise be in two sums."""
@@ -92,10 +97,9 @@ class PatientDPOptimizer(DPOptimizer):  # type: ignore[misc]  # opacus is untype
             gradient = parameter.summed_grad.contiguous()
             if std > 0:
                 flat = gradient.view(-1)
-                for first in range(0, flat.numel(), _CHUNK):
-                    part = flat[first : first + _CHUNK]
+                for part in flat.split(self._chunk):
                     noise = torch.from_numpy(std * self._secret.normal(part.numel()))
-                    part += noise.to(part.device, part.dtype)
+                    part.add_(noise.to(part.device, part.dtype))
             parameter.grad = gradient.view_as(parameter)
             _mark_as_processed(parameter.summed_grad)
 

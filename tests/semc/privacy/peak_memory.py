@@ -1,15 +1,26 @@
-"""The most memory that tensors and arrays take during a call, beyond what is held before it."""
+"""The most memory that a call takes beyond what is held before it."""
 
 from __future__ import annotations
 
 import tracemalloc
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from torch.profiler import ProfilerActivity, profile
 
 
-def peak_bytes(call: Callable[[], object]) -> int:
-    """Return torch's peak on the CPU plus numpy's, bytes; the two need not fall together."""
+@dataclass(frozen=True)
+class PeakMemory:
+    """Peaks in bytes; the two need not fall together."""
+
+    tensors: int
+    """Torch's, on the CPU."""
+    python: int
+    """Numpy's arrays and Python's own objects."""
+
+
+def peak_memory(call: Callable[[], object]) -> PeakMemory:
+    """Measure a call that can be repeated; it is made three times."""
     call()  # one-time allocations are not the call's
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
         call()
@@ -20,6 +31,6 @@ def peak_bytes(call: Callable[[], object]) -> int:
         peak = max(peak, held)
     tracemalloc.start()
     call()
-    arrays = tracemalloc.get_traced_memory()[1]
+    python = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    return peak + arrays
+    return PeakMemory(peak, python)

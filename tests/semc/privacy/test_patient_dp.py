@@ -15,7 +15,7 @@ from torch.nn import functional
 from semc.privacy.patient_dp import PatientDPOptimizer, private_step
 from semc.privacy.secret_noise import SecretRng
 from tests.semc.privacy.fixed_stream import FixedStream
-from tests.semc.privacy.peak_memory import peak_bytes
+from tests.semc.privacy.peak_memory import peak_memory
 
 Loss = Callable[[], Tensor]
 
@@ -206,7 +206,8 @@ def memory_in_gradients(make: Callable[[nn.Module], DPOptimizer], run: Callable[
     optimizer = make(body)
     size = sum(p.numel() * p.element_size() for p in body.parameters())
     losses = [lambda x=x: body(x).square().mean() for x in images]
-    return peak_bytes(lambda: run(optimizer, losses)) / size
+    found = peak_memory(lambda: run(optimizer, losses))
+    return (found.tensors + found.python) / size
 
 
 def stock_step(optimizer: DPOptimizer, losses: Sequence[Loss]) -> None:
