@@ -122,6 +122,27 @@ def revoke(
     typer.echo(f"revoked {site}")
 
 
+@app.command("new-ledger")
+def new_ledger(
+    site: Annotated[str, typer.Argument(help="Name of an enrolled site.")], home: HomeOption = DEFAULT_HOME
+) -> None:
+    """Accept that a hospital made a new privacy ledger on purpose, for example after its disk was lost.
+
+    Without it the hospital refuses: the coordinator still knows entries of the old one. What that one had spent is then
+    forgotten, so let the hospital's data-protection officer say that it is meant.
+
+    Example: semc-server new-ledger north --home coordinator
+    """
+    from server.home import Home
+    from server.ledger_heads import LedgerHeads
+    from server.registry import Registry
+
+    place = Home(home)
+    Registry.load(place.root).restricted_to((site,))
+    LedgerHeads(place.ledger_heads).begin_anew(site)
+    typer.echo(f"the ledger of {site} begins anew")
+
+
 @app.command()
 def run(
     study: Annotated[str, typer.Argument(help="Study YAML, or the name of a packaged study.")],

@@ -19,6 +19,8 @@ class Event(StrEnum):
 
     STARTED = "started"
     """The round loop runs; sites, rounds, digest."""
+    PRETRAINING = "pretraining"
+    """The initial weights are being trained on public images; done, of (steps)."""
     JOINED = "joined"
     """A site answered the handshake; site."""
     NOT_JOINED = "not-joined"

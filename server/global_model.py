@@ -17,7 +17,7 @@ from semc.parameter_exchange import (
     split_parameters,
     update_shapes,
 )
-from semc.training.pretraining import initial_network
+from semc.training.pretraining import Report, initial_network
 from semc.wire import WireDtype, pack
 
 
@@ -36,17 +36,18 @@ class GlobalModel:
     """Shared keys of batch norm, which no server optimiser touches."""
 
 
-def initial_model(study: StudyConfig, keep: Path | None = None) -> GlobalModel:
+def initial_model(study: StudyConfig, keep: Path | None = None, report: Report | None = None) -> GlobalModel:
     """Build the study's network once, pretrain its trunk where the study says so, and keep its shared part.
 
     Args:
         study: The study.
         keep: Folder of the pretrained trunk: found again, or written.
+        report: Told the steps of pretraining.
 
     Raises:
         SemcError: WEIGHTS_INVALID; with pretraining DATA_NOT_FOUND, RUN_FAILED or DISK.
     """
-    network = initial_network(study, keep=keep)
+    network = initial_network(study, keep=keep, report=report)
     bn = study.federation.bn
     return GlobalModel(
         tensors=split_parameters(network, bn).shared,

@@ -13,13 +13,17 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, TextIO
 
 from semc.exit_codes import ExitCode, SemcError
 
 HEADS_FILE: Final = "ledger-heads.jsonl"
+_NEW_LEDGER: Final = ""
+"""In the place of a head: from here on another ledger."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +66,20 @@ class LedgerHeads:
         with self._file.open(encoding="utf-8") as stream:
             fcntl.flock(stream, fcntl.LOCK_SH)  # another run may be writing
             lines = self._parse(stream.read())
-        return next((line.head for line in reversed(lines) if line.site == site), None)
+        newest = next((line.head for line in reversed(lines) if line.site == site), None)
+        return newest or None
+
+    def begin_anew(self, site: str) -> None:
+        """Record that a hospital made a new ledger on purpose: its old heads are no longer asked for.
+
+        They stay in the file and are still refused as answers to other questions.
+
+        Raises:
+            SemcError: DISK where it cannot be written.
+        """
+        nothing = Asked(study_digest="", round_number=0, incoming_sha256="")
+        with self._appending() as stream:
+            self._append(stream, _Seen(site, _NEW_LEDGER, nothing))
 
     def accept(self, site: str, head: str, asked: Asked) -> bool:
         """Record a head that answers a question; False where the site gave it for another one before.
@@ -70,27 +87,34 @@ class LedgerHeads:
         Raises:
             SemcError: CHECKPOINT_INVALID where the file is damaged, DISK where it cannot be written.
         """
+        with self._appending() as stream:
+            stream.seek(0)
+            lines = self._parse(stream.read())
+            answered = [line.asked for line in lines if (line.site, line.head) == (site, head)]
+            if answered:
+                return asked in answered
+            self._append(stream, _Seen(site, head, asked))
+        return True
+
+    @contextmanager
+    def _appending(self) -> Iterator[TextIO]:
+        """Hold the file against other runs."""
         try:
             with self._file.open("a+", encoding="utf-8") as stream:
                 fcntl.flock(stream, fcntl.LOCK_EX)
-                stream.seek(0)
-                answered = [
-                    line.asked
-                    for line in self._parse(stream.read())
-                    if (line.site, line.head) == (site, head)
-                ]
-                if answered:
-                    return asked in answered
-                stream.write(json.dumps(asdict(_Seen(site, head, asked))) + "\n")
-                stream.flush()
-                os.fsync(stream.fileno())
+                yield stream
         except OSError as error:
             raise SemcError(
                 ExitCode.DISK,
                 f"The heads of the sites' ledgers could not be kept ({error.strerror}).",
                 "free space on the coordinator's disk",
             ) from error
-        return True
+
+    @staticmethod
+    def _append(stream: TextIO, seen: _Seen) -> None:
+        stream.write(json.dumps(asdict(seen)) + "\n")
+        stream.flush()
+        os.fsync(stream.fileno())
 
     @staticmethod
     def _parse(text: str) -> list[_Seen]:

@@ -49,7 +49,12 @@ class LiveProgress:
         match event["event"]:
             case Event.STARTED:
                 self._sites = len(event["sites"])
-                self._progress.update(self._task, total=event["rounds"])
+                self._progress.update(
+                    self._task, total=event["rounds"], description="waiting for the sites", note=""
+                )
+            case Event.PRETRAINING:
+                note = f"{event['done']}/{event['of']} steps"
+                self._progress.update(self._task, description="training the initial weights", note=note)
             case Event.JOINED:
                 self._console.print(f"joined: {event['site']}")
             case Event.NOT_JOINED:

@@ -9,7 +9,7 @@ stops the study, and the checkpoint is on disk before the next round is sent.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 from flwr.app import MessageType, RecordDict
 from flwr.serverapp import Grid
@@ -70,10 +70,20 @@ def run_study(
             result up to there is written), RUN_FAILED where the model diverged, DISK.
     """
     check_plan(study)
+    events = EventLog(folder.events_file)
     heads = heads or LedgerHeads(folder.root / HEADS_FILE)
-    return _StudyRun(
-        grid, study, registry, folder, model or initial_model(study, folder.trunk), pace or Pace(), heads
-    ).run()
+    model = model or initial_model(study, folder.trunk, _told_now_and_then(events))
+    return _StudyRun(grid, study, registry, folder, model, pace or Pace(), heads, events).run()
+
+
+def _told_now_and_then(events: EventLog) -> Callable[[int, int], None]:
+    """Return what writes every twentieth part of the pretraining into the events."""
+
+    def tell(done: int, total: int) -> None:
+        if done % max(1, total // 20) == 0:
+            events.write(Event.PRETRAINING, done=done, of=total)
+
+    return tell
 
 
 class _StudyRun:
@@ -88,11 +98,12 @@ class _StudyRun:
         model: GlobalModel,
         pace: Pace,
         heads: LedgerHeads,
+        events: EventLog,
     ) -> None:
         self._start = time.monotonic()
         self._grid, self._study, self._folder, self._pace = grid, study, folder, pace
         self._federation = study.federation
-        self._events = EventLog(folder.events_file)
+        self._events = events
         self._model, self._heads, self._private = model, heads, study.privacy.private
         self._tensors: Mapping[str, Tensor] = model.tensors
         self._expected = Expected(
