@@ -159,11 +159,16 @@ def opened(place: LedgerPlace) -> Iterator[Book]:
                 book = _verified(connection)
                 anchor = read_anchor(place.anchor)
                 _compare(book, anchor)
+                if (
+                    book.anchor != anchor
+                ):  # before anything is appended: a second crash must find it one behind again
+                    write_anchor(place.anchor, book.anchor)
+                healed = book.anchor
                 yield book
                 connection.execute("COMMIT")
         except sqlite3.Error as error:
             raise _of_sqlite(error) from error
-        if book.anchor != anchor:
+        if book.anchor != healed:
             write_anchor(place.anchor, book.anchor)
 
 

@@ -17,7 +17,7 @@ from semc.exit_codes import ExitCode, SemcError
 from semc.privacy import ledger_store
 from semc.privacy.accounting import Mechanism, rdp_epsilon
 from semc.privacy.ledger import Ledger, LedgerPlace
-from semc.privacy.ledger_anchor import read_anchor, write_anchor
+from semc.privacy.ledger_anchor import Anchor, read_anchor, write_anchor
 from semc.privacy.ledger_events import Close, Commit, Refuse, Reserve, canonical, entry_hash, parse_event
 from tests.semc.privacy.ledgers import (
     INCOMING,
@@ -359,6 +359,27 @@ def test_a_full_disk_is_an_error_and_the_charge_stays(
     assert read_anchor(place.anchor).seq == 2, (
         "healed: exactly one entry ahead, and its anchor lies in the chain"
     )
+
+
+def test_two_crashes_in_a_row_heal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The second crash is of a program that had opened the ledger before the first."""
+    place, first = new_ledger(tmp_path)
+    second = Ledger(place)
+    moves: list[int] = []
+    move = ledger_store.write_anchor
+
+    def dying(path: Path, anchor: Anchor) -> None:
+        moves.append(anchor.seq)
+        if moves.count(anchor.seq) == 1:
+            raise KeyboardInterrupt
+        move(path, anchor)
+
+    monkeypatch.setattr(ledger_store, "write_anchor", dying)
+    for ledger in (first, second):
+        with pytest.raises(KeyboardInterrupt):
+            ledger.reserve(round_of(), limits())
+    assert Ledger(place).head().seq == 3
+    assert moves == [2, 2, 3, 3]
 
 
 def test_no_text_of_the_ledger_names_a_path_or_patient(tmp_path: Path) -> None:
