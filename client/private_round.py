@@ -27,8 +27,9 @@ from client.refusal import RefusalError
 from client.round_update import MetricValue, RoundUpdate
 from client.tensor_hash import tensors_sha256
 from semc.config import SiteConfig, StudyConfig
-from semc.datasets import SiteImages, build_site_data, evaluation_batches
+from semc.datasets import SiteImages, evaluation_batches
 from semc.datasets.patient_pool import PatientPool
+from semc.datasets.private_site_data import build_private_site_data
 from semc.datasets.sample import SiteData
 from semc.exit_codes import ExitCode, SemcError
 from semc.models import SEMCNet, build_model
@@ -58,7 +59,6 @@ from semc.training.private_trainer import PrivateTrainer
 log = logging.getLogger(__name__)
 
 _ANSWER: Final = "evaluation.json"
-_SMALLEST_BATCH: Final = 1
 
 
 class PrivateSiteTrainer:
@@ -184,7 +184,7 @@ class PrivateSiteTrainer:
     def _data(self) -> SiteData:
         """Open the site's rows; called behind a reservation only, and by the closing evaluation."""
         if self._opened is None:
-            self._opened = build_site_data(self._site.data, self._study.data, _SMALLEST_BATCH)
+            self._opened = build_private_site_data(self._site.data, self._study.data)
         return self._opened
 
     def _train(self, round_number: int, shared: Mapping[str, Tensor], report: Report) -> dict[str, Tensor]:

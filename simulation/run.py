@@ -19,6 +19,7 @@ import yaml
 
 from semc.config import SiteConfig, StudyConfig, load_site
 from semc.datasets import build_site_data
+from semc.datasets.private_site_data import build_private_site_data
 from semc.exit_codes import ExitCode, SemcError
 from semc.reporting.result import StudyResult
 from simulation.private_site import with_policy
@@ -143,9 +144,11 @@ def prepare(study: StudyConfig, sites: Path, folder: Path) -> SimulatedRun:
 
 def _check_data(site: SiteConfig, study: StudyConfig) -> None:
     """Refuse data that do not fit the study here, where the reason can still be told."""
-    least = 1 if study.privacy.private else study.training.batch_size
     try:
-        build_site_data(site.data, study.data, least)
+        if study.privacy.private:
+            build_private_site_data(site.data, study.data)
+        else:
+            build_site_data(site.data, study.data, study.training.batch_size)
     except SemcError as error:
         raise SemcError(error.code, f"Site '{site.site}': {error.problem}", error.fix) from error
 

@@ -19,8 +19,9 @@ import torch
 from torch import Tensor
 
 from semc.config import StudyConfig, load_site
-from semc.datasets import SiteImages, build_site_data
+from semc.datasets import SiteImages
 from semc.datasets.patient_pool import PatientPool
+from semc.datasets.private_site_data import build_private_site_data
 from semc.exit_codes import ExitCode, SemcError
 from semc.models import SEMCNet
 from semc.objectives import SemcDpObjective
@@ -39,7 +40,6 @@ from simulation.tasks import Task, data_digest
 
 NO_PRIVACY: Final = math.inf
 """Epsilon of the same training, clipped as well, without noise."""
-_SMALLEST_BATCH: Final = 1
 
 
 @dataclass(frozen=True)
@@ -182,7 +182,7 @@ def _put(state: Mapping[str, Tensor], values: Mapping[str, Tensor]) -> None:
 
 def _pool(study: StudyConfig, site_file: Path) -> PatientPool:
     site = load_site(site_file).data
-    rows = build_site_data(site, study.data, _SMALLEST_BATCH).train
+    rows = build_private_site_data(site, study.data).train
     images = SiteImages(study.data, site, study.model.weights)
     return PatientPool(rows, images, study.privacy.frames_per_patient)
 
