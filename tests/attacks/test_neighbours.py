@@ -8,11 +8,12 @@ from pathlib import Path
 
 import pytest
 
+from client.private_round import PrivateSiteTrainer
 from semc.config import SiteConfig, load_site, parse_study
 from semc.datasets import ManifestRow, SiteData, build_site_data
 from semc.datasets.private_site_data import build_private_site_data
 from tests.attacks.audit_row import AuditRow, Control
-from tests.client.private_site import PRIVATE_TEXT
+from tests.client.private_site import PRIVATE_TEXT, private_site
 from tests.client.small_study import write_site
 
 Audit = Callable[[AuditRow], None]
@@ -140,3 +141,8 @@ def _records(rows: tuple[ManifestRow, ...]) -> dict[str, frozenset[tuple[str, in
     for row in rows:
         found.setdefault(row.group, set()).add((str(row.path), row.label))
     return {group: frozenset(files) for group, files in found.items()}
+
+
+def test_a_private_round_reads_its_patients_so(tmp_path: Path) -> None:
+    site = private_site(tmp_path)
+    assert PrivateSiteTrainer(site, STUDY)._data() == _private(site) != _shared(site)
