@@ -5,19 +5,17 @@ Heavy imports (torch, flwr) wait until a command needs them, so that help is imm
 
 from __future__ import annotations
 
-from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from semc.exit_codes import ExitCode, SemcError, one_line_errors
+from client.ledger_cli import ledger_app
+from client.named_site import Format, SiteOption, site_file
+from semc.exit_codes import one_line_errors
 
 if TYPE_CHECKING:
     from semc.config import SiteConfig
-
-SITE_FILE = "site.yaml"
-SITES_FOLDER = "sites"
 
 app = typer.Typer(
     help="Take part in a federated study with this hospital's own images, which never leave it.",
@@ -29,17 +27,7 @@ app = typer.Typer(
 )
 
 
-class Format(StrEnum):
-    """How a command prints its result."""
-
-    TEXT = "text"
-    JSON = "json"
-
-
-SiteOption = Annotated[
-    str | None, typer.Option(help="site.yaml, its folder, or the name of a folder in ./sites.")
-]
-"""May stand before or after the command's name."""
+app.add_typer(ledger_app, name="ledger")
 
 
 @app.callback()
@@ -95,7 +83,7 @@ def check(
     """
     from client import doctor
 
-    path = _site_file(context, site)
+    path = site_file(context, site)
     report = doctor.examine(path, study, every_image=every_image)
     if output is Format.JSON:
         typer.echo(report.to_json())
@@ -130,7 +118,7 @@ def adopt(
     """
     from client.adopt import adopt as adopted
 
-    found = adopted(_site_file(context, site), study, weights, images=images, minimum=minimum, out=out)
+    found = adopted(site_file(context, site), study, weights, images=images, minimum=minimum, out=out)
     if output is Format.JSON:
         typer.echo(found.to_json())
     else:
@@ -154,30 +142,10 @@ def keygen(context: typer.Context, site: SiteOption = None) -> None:
     typer.echo(f"coordinator  semc-server enrol {config.site} --public-key {public.name} --images N")
 
 
-def _site_file(context: typer.Context, site: str | None) -> Path:
-    """Find the site file that --site means.
-
-    Raises:
-        SemcError: USAGE where --site is missing, CONFIG_NOT_FOUND where it leads nowhere.
-    """
-    named = site or context.obj
-    if named is None:
-        raise SemcError(ExitCode.USAGE, "No site is named.", "semc-client --site SITE.YAML (or its folder)")
-    given = Path(named)
-    for path in (given, given / SITE_FILE, Path(SITES_FOLDER) / given / SITE_FILE):
-        if path.is_file():
-            return path.resolve()
-    raise SemcError(
-        ExitCode.CONFIG_NOT_FOUND,
-        "There is no site file where --site points.",
-        "give the path of site.yaml, its folder, or the name of a folder in ./sites",
-    )
-
-
 def _site(context: typer.Context, site: str | None) -> tuple[Path, SiteConfig]:
     from semc.config import load_site
 
-    path = _site_file(context, site)
+    path = site_file(context, site)
     return path, load_site(path)
 
 

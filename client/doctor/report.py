@@ -10,6 +10,7 @@ from typing import Final
 from client.doctor.data import data_rows
 from client.doctor.machine import machine_rows
 from client.doctor.network import network_rows
+from client.doctor.privacy import privacy_rows
 from client.doctor.row import Row, passed, wrong
 from semc.config import load_site
 from semc.exit_codes import ExitCode, SemcError
@@ -73,6 +74,7 @@ def examine(site_file: Path, study: str | None = None, *, every_image: bool = Fa
         (
             passed("site file", f"site '{site.site}'"),
             *machine_rows(site),
+            *privacy_rows(site, study),
             *data_rows(site, study, every_image=every_image),
             *network_rows(site),
         )

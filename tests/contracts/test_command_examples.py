@@ -26,10 +26,20 @@ def programs() -> dict[str, click.Group]:
     for name, app in APPS.items():
         program = get_command(app)
         assert isinstance(program, click.Group)
-        for command in (program, *program.commands.values()):
+        for command in commands_of(program):
             command.callback = None
         found[name] = program
     return found
+
+
+def commands_of(group: click.Group) -> Iterator[click.Command]:
+    """Yield a group, its commands and theirs."""
+    yield group
+    for command in group.commands.values():
+        if isinstance(command, click.Group):
+            yield from commands_of(command)
+        else:
+            yield command
 
 
 def type_in(line: str) -> None:
@@ -44,7 +54,7 @@ def type_in(line: str) -> None:
 
 def examples_of_help() -> Iterator[str]:
     for name, program in programs().items():
-        for command in (program, *program.commands.values()):
+        for command in commands_of(program):
             text = " ".join(f"{command.help} {command.epilog}".split())
             assert command is program or "Example: " in text, f"{name} {command.name} shows no example"
             example = text.partition("Example: ")[2].removesuffix(" None")

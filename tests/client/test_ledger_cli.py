@@ -1,0 +1,296 @@
+"""`semc-client ledger` and the preflight's rows about it: what people and scripts are told, without a path."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from typer.testing import CliRunner
+
+from client.cli import app
+from client.doctor.privacy import privacy_rows
+from client.ledger_plan import plan_study
+from client.ledger_utility import CLASSES, UTILITY, expected_share, utility_class
+from client.ledger_wish import Wish
+from client.privacy_gate import ledger_place, private_limits, require_ledger
+from semc.config import SiteConfig, load_policy, load_site, parse_study
+from semc.exit_codes import ExitCode, SemcError
+from semc.privacy.accounting import Mechanism, prv_epsilon, rdp_epsilon
+from semc.privacy.ledger import Ledger, Reservation
+from semc.privacy.limits import effective, mechanism_of
+
+STUDY_TEXT = """
+name: private
+data: {classes: [head, abdomen, femur], image_size: 32}
+model: {backbone: tiny, experts: 2, samc_expansion: 1, embedding_dim: 8}
+training: {local_steps: 20}
+federation: {sites: [north, south], rounds: 5}
+privacy: {mode: patient_dp, noise_multiplier: 2.0}
+pretraining: {}
+"""
+STUDY = parse_study(STUDY_TEXT)
+INCOMING, OUTGOING = "1" * 64, "2" * 64
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> SiteConfig:
+    """Return a hospital with a policy, no images and no ledger."""
+    (tmp_path / "site.yaml").write_text("{site: north, data: {root: images}}")
+    (tmp_path / "study.yaml").write_text(STUDY_TEXT)
+    write_policy(tmp_path)
+    return load_site(tmp_path / "site.yaml")
+
+
+def write_policy(folder: Path, **changes: Any) -> None:
+    content = {"patients": 400, "budget": {"epsilon_total": 8.0}, **changes}
+    (folder / "policy.yaml").write_text(yaml.safe_dump(content))
+
+
+def run(site: SiteConfig | None, *words: str) -> str:
+    """Return what a command prints; it must succeed."""
+    place = [] if site is None else ["--site", str(site.policy.parent)]
+    done = CliRunner().invoke(app, ["ledger", *words, *place], catch_exceptions=False)
+    assert done.exit_code == 0, done.output
+    if site is not None:
+        assert str(site.policy.parent) not in done.output
+    return done.output
+
+
+def refused(code: ExitCode, site: SiteConfig | None, *words: str) -> str:
+    with pytest.raises(SemcError) as refusal:
+        run(site, *words)
+    assert refusal.value.code is code
+    return refusal.value.line()
+
+
+def charge(site: SiteConfig, rounds: int, *, answered: bool = True) -> Ledger:
+    ledger = require_ledger(site)
+    for number in range(rounds):
+        proposal = Reservation(STUDY.digest(), number, INCOMING, mechanism_of(STUDY))
+        reserved = ledger.reserve(proposal, private_limits(STUDY, site)[1])
+        if answered:
+            ledger.commit(reserved.seq, OUTGOING)
+    return ledger
+
+
+# init, show, close
+
+
+def test_a_ledger_is_made_shown_and_closed(site: SiteConfig) -> None:
+    refused(ExitCode.LEDGER_INVALID, site, "show")
+    promise = run(site, "init", "--patients", "400")
+    assert "no patient is charged more than epsilon 8 at delta 1e-05" in promise
+    refused(ExitCode.LEDGER_INVALID, site, "init", "--patients", "400")
+    ledger = charge(site, 3)
+    charge(site, 1, answered=False)
+
+    shown = json.loads(run(site, "show", "--format", "json"))
+    spent = [mechanism_of(STUDY)] * 4
+    assert shown["epsilon"] == pytest.approx(rdp_epsilon(spent, 1e-5))
+    assert shown["epsilon_prv"] == pytest.approx(prv_epsilon(spent, 1e-5))
+    assert shown["left"] == pytest.approx(8.0 - shown["epsilon"])
+    assert shown["head"] == ledger.head().hash
+    (row,) = shown["studies"]
+    assert (row["study"], row["charged"], row["answered"], row["refused"]) == (STUDY.digest()[:12], 4, 3, 0)
+
+    text = run(site, "show")
+    assert f"epsilon {shown['epsilon']:.2f} of 8.00 (RDP, decides; PRV {shown['epsilon_prv']:.2f})" in text
+    assert shown["head"] in re.sub(r"\s", "", text)
+
+    assert "closed" in run(site, "close", "--reason", "left the federation")
+    assert "closed for good: left the federation" in run(site, "show")
+    with pytest.raises(SemcError):
+        charge(site, 1)
+    refused(ExitCode.USAGE, site, "close", "--reason", "  ")
+
+
+def test_init_asks_for_the_policys_number(site: SiteConfig) -> None:
+    refused(ExitCode.USAGE, site, "init", "--patients", "40")
+    refused(ExitCode.USAGE, site, "init")
+    assert not ledger_place(site).exists()
+    site.policy.unlink()
+    refused(ExitCode.POLICY_REFUSED, site, "init", "--patients", "400")
+
+
+def test_studies_from_before_the_ledger_are_noted(site: SiteConfig) -> None:
+    (site.state_directory / STUDY.digest()[:16] / "round-00001").mkdir(parents=True)
+    (site.state_directory / "logs").mkdir()
+    assert "Noted: 1 studies" in run(site, "init", "--patients", "400")
+    assert "without patient-level privacy" in run(site, "show")
+    with pytest.raises(SemcError, match="mode none") as refusal:
+        charge(site, 1)
+    assert refusal.value.code is ExitCode.POLICY_REFUSED
+    write_policy(site.policy.parent, accept_unprotected_history=True)
+    charge(site, 1)
+
+
+# plan
+
+
+def test_a_plan_finds_noise_for_epsilon_and_epsilon_for_noise() -> None:
+    words = (
+        "plan",
+        "--patients",
+        "400",
+        "--rounds",
+        "20",
+        "--steps",
+        "10",
+        "--rate",
+        "0.1",
+        "--format",
+        "json",
+    )
+    found = json.loads(run(None, *words, "--epsilon", "4"))
+    assert found["epsilon"] <= 4
+    assert found["epsilon"] == pytest.approx(rdp_epsilon([Mechanism(found["noise"], 0.1, 200)], 1e-5))
+    assert found["noise_to_signal"] == pytest.approx(found["noise"] * found["trained_weights"] ** 0.5 / 40)
+    again = json.loads(run(None, *words, "--noise", str(found["noise"])))
+    assert again["epsilon"] == found["epsilon"]
+    rounds = [point["rounds"] for point in found["points"]]
+    epsilons = [point["epsilon"] for point in found["points"]]
+    assert rounds == sorted(set(rounds))
+    assert rounds[-1] == 20
+    assert epsilons == sorted(epsilons)
+
+
+def test_a_plan_takes_what_is_left_out_from_study_policy_and_ledger(site: SiteConfig) -> None:
+    study = str(site.policy.parent / "study.yaml")
+    before = json.loads(run(site, "plan", "--study", study, "--format", "json"))
+    assert (before["patients"], before["rounds"], before["steps"], before["noise"]) == (400, 5, 20, 2.0)
+    assert before["points"][-1]["with_history"] == pytest.approx(before["epsilon"])
+    run(site, "init", "--patients", "400")
+    charge(site, 5)
+    after = json.loads(run(site, "plan", "--study", study, "--format", "json"))
+    assert after["epsilon"] == before["epsilon"]
+    both = rdp_epsilon([mechanism_of(STUDY)] * 10, 1e-5)
+    assert after["points"][-1]["with_history"] == pytest.approx(both)
+    assert f"epsilon {both:.2f} of 8.00 after this study" in run(site, "plan", "--study", study)
+    write_policy(site.policy.parent, budget={"epsilon_total": 3.0}, min_patients=500)
+    warnings = " ".join(json.loads(run(site, "plan", "--study", study, "--format", "json"))["warnings"])
+    assert "budget of 3.00 is too small" in warnings
+    assert "the policy refuses this study" in warnings
+
+
+@pytest.mark.parametrize(
+    ("words", "problem"),
+    [
+        ((), "--patients is missing"),
+        (("--patients", "400"), "--rounds is missing"),
+        (("--patients", "400", "--rounds", "2", "--steps", "2", "--rate", "0.1"), "--epsilon or --noise"),
+        (("--epsilon", "1", "--noise", "2"), "contradict"),
+        (
+            (
+                "--patients",
+                "400",
+                "--rounds",
+                "2",
+                "--steps",
+                "2",
+                "--rate",
+                "0.1",
+                "--noise",
+                "2",
+                "--delta",
+                "0.01",
+            ),
+            "below 1 / patients",
+        ),
+        (("--study", "phantom_smoke"), "no patient-level privacy"),
+    ],
+)
+def test_a_plan_that_says_too_little_is_refused(words: tuple[str, ...], problem: str) -> None:
+    assert problem in refused(ExitCode.USAGE, None, "plan", *words)
+
+
+def test_a_chart_is_one_page_that_loads_nothing(tmp_path: Path) -> None:
+    page = tmp_path / "plan.html"
+    words = ("--patients", "400", "--rounds", "9", "--steps", "10", "--rate", "0.1", "--epsilon", "2")
+    run(None, "plan", *words, "--chart", str(page))
+    text = page.read_text(encoding="utf-8")
+    assert not re.search(r"<(script|link|img)[^>]+(src|href)=", text)
+    assert "this study, RDP (decides)" in text
+    assert "epsilon 2.00 at delta 1e-05" in text
+
+
+def wish(patients: int, epsilon: float) -> Wish:
+    return Wish(patients=patients, rounds=1, steps=200, rate=0.1, epsilon=epsilon)
+
+
+def test_the_warning_fires_where_the_table_says_so() -> None:
+    for patients, row in UTILITY.items():
+        for epsilon, share in row.items():
+            found = plan_study(wish(patients, epsilon), None, None)
+            assert found.share == share, "the table's own corners are met, though noise is rounded up"
+            too_small = any("too small for this epsilon" in warning for warning in found.warnings)
+            assert too_small == (utility_class(share)[0] in ("weak", "none")), (patients, epsilon)
+    tiny = plan_study(wish(40, 8.0), None, None)
+    assert any("40 patients are too few" in warning for warning in tiny.warnings)
+
+
+def test_expectations_grow_with_patients_and_epsilon() -> None:
+    assert expected_share(min(UTILITY) - 1, 1e3) == expected_share(10**6, 1e-3) == 0
+    shares = [
+        [expected_share(n, epsilon) for epsilon in (1, 2, 4, 8, 16)] for n in (50, 100, 400, 1500, 9000)
+    ]
+    assert all(row == sorted(row) for row in shares)
+    assert all(list(column) == sorted(column) for column in zip(*shares, strict=True))
+    assert [least for _, least, _ in CLASSES] == sorted((least for _, least, _ in CLASSES), reverse=True)
+    assert CLASSES[-1][1] == 0
+
+
+# The preflight
+
+
+def rows(site: SiteConfig, study: bool = True) -> dict[str, tuple[str, str, ExitCode]]:
+    name = str(site.policy.parent / "study.yaml") if study else None
+    found = {row.name: (row.state, row.found, row.code) for row in privacy_rows(site, name)}
+    assert str(site.policy.parent) not in str(found)
+    return found
+
+
+def test_the_preflight_prices_a_study(site: SiteConfig) -> None:
+    assert rows(site, study=False)["privacy ledger"][0] == "warning"
+    assert rows(site)["privacy of the study"][2] is ExitCode.LEDGER_INVALID
+    run(site, "init", "--patients", "400")
+    found = rows(site)
+    assert {state for state, _, _ in found.values()} == {"passed"}
+    assert "epsilon 2.58 of 8.00" in found["privacy of the study"][1]
+    before = require_ledger(site).head()
+    rows(site)
+    assert require_ledger(site).head() == before, "pricing charges nothing"
+    write_policy(site.policy.parent, budget={"epsilon_total": 2.0})
+    assert rows(site)["privacy of the study"][2] is ExitCode.BUDGET_REFUSED
+    write_policy(site.policy.parent, modes=["none"])
+    assert rows(site)["privacy of the study"][2] is ExitCode.POLICY_REFUSED
+
+
+def test_the_preflight_finds_what_is_damaged(site: SiteConfig) -> None:
+    run(site, "init", "--patients", "400")
+    place = ledger_place(site)
+    place.anchor.unlink()
+    assert rows(site, study=False)["privacy ledger"][2] is ExitCode.LEDGER_INVALID
+    site.policy.write_text("patients: none")
+    assert rows(site)["policy"][2] is ExitCode.CONFIG_INVALID
+
+
+def test_without_a_policy_nothing_is_wrong(site: SiteConfig) -> None:
+    site.policy.unlink()
+    assert {state for state, _, _ in rows(site, study=False).values()} == {"skipped"}
+
+
+def test_the_example_policy_allows_a_study(tmp_path: Path) -> None:
+    example = Path(__file__).parents[2] / "client" / "policy.example.yaml"
+    policy = load_policy(example)
+    assert policy.budget is not None
+    assert effective(STUDY, policy).epsilon_study == policy.budget.epsilon_per_study
+    (tmp_path / "policy.yaml").write_text(
+        example.read_text(encoding="utf-8").replace(
+            "# accept_unprotected_history", "accept_unprotected_history"
+        )
+    )
+    assert load_policy(tmp_path / "policy.yaml").accept_unprotected_history
