@@ -16,11 +16,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
-from typing import Any, Literal
+from typing import Any
 
 from semc.exit_codes import ExitCode, SemcError
-from semc.privacy.accounting import Mechanism, rdp_epsilon
+from semc.privacy.accounting import rdp_epsilon
 from semc.privacy.ledger_anchor import LedgerPlace, untrusted
+from semc.privacy.ledger_chain import Head
+from semc.privacy.ledger_charges import Reservation, charges, limit_broken, unprotected
 from semc.privacy.ledger_events import (
     NO_PREVIOUS,
     Close,
@@ -31,21 +33,10 @@ from semc.privacy.ledger_events import (
     Reserve,
     Unprotected,
 )
-from semc.privacy.ledger_store import Book, Head, make_database, opened
+from semc.privacy.ledger_store import Book, make_database, opened
 from semc.privacy.limits import Limits
 
-__all__ = ["Head", "Ledger", "LedgerPlace", "Reservation", "Reserved"]
-
-
-@dataclass(frozen=True)
-class Reservation:
-    """A round that is about to open data."""
-
-    study_digest: str
-    round_number: int
-    incoming_sha256: str
-    """SHA-256 (hex) of the weights it starts from."""
-    mechanism: Mechanism
+__all__ = ["Head", "Ledger", "LedgerPlace", "Reservation", "Reserved", "charges"]
 
 
 @dataclass(frozen=True)
@@ -149,13 +140,13 @@ class Ledger:
                 raise untrusted(
                     "The privacy ledger is closed.", "it was closed for good: no private study may run"
                 )
-            if not limits.accept_unprotected_history and _unprotected(book.events):
+            if not limits.accept_unprotected_history and unprotected(book.events):
                 raise SemcError(
                     ExitCode.POLICY_REFUSED,
                     "A study in mode none was trained on this hospital's patients, which no bound covers.",
                     "only the policy's accept_unprotected_history allows patient-level privacy after it",
                 )
-            over = _limit_broken(book, reservation, limits)
+            over = limit_broken(book, reservation, limits)
             fields: dict[str, Any] = {
                 "study_digest": reservation.study_digest,
                 "round_number": reservation.round_number,
@@ -209,7 +200,7 @@ class Ledger:
             SemcError: LEDGER_INVALID, DISK.
         """
         with self._opened() as book:
-            if study_digest not in _unprotected(book.events):
+            if study_digest not in unprotected(book.events):
                 self._append(book, Unprotected, {"study_digest": study_digest})
 
     def close(self, reason: str) -> None:
@@ -275,30 +266,3 @@ class Ledger:
         seq = len(book.hashes) + 1
         book.append(kind(seq=seq, at=self._clock(), previous=book.hashes[-1], **fields))
         return seq
-
-
-def charges(events: tuple[Event, ...] | list[Event], study_digest: str | None = None) -> list[Mechanism]:
-    """Return what counts: every reservation, of one study or of all."""
-    return [
-        event.cost()
-        for event in events
-        if isinstance(event, Reserve) and study_digest in (None, event.study_digest)
-    ]
-
-
-def _unprotected(events: list[Event]) -> set[str]:
-    return {event.study_digest for event in events if isinstance(event, Unprotected)}
-
-
-def _limit_broken(book: Book, reservation: Reservation, limits: Limits) -> Literal["total", "study"] | None:
-    """Return whose limit history and proposal together break; the hospital's first."""
-    proposal, created = reservation.mechanism, book.created
-    everything = [*charges(book.events), proposal]
-    if rdp_epsilon(everything, min(created.delta, limits.delta_total)) > min(
-        created.epsilon_total, limits.epsilon_total
-    ):
-        return "total"
-    of_study = [*charges(book.events, reservation.study_digest), proposal]
-    if rdp_epsilon(of_study, min(limits.delta, created.delta)) > limits.epsilon_study:
-        return "study"
-    return None

@@ -13,8 +13,6 @@ import os
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
-from datetime import timedelta
 from pathlib import Path
 from typing import Final
 
@@ -28,10 +26,8 @@ from semc.privacy.ledger_anchor import (
     untrusted,
     write_anchor,
 )
-from semc.privacy.ledger_events import NO_PREVIOUS, Created, Event, canonical, entry_hash, parse_event
-
-CLOCK_TOLERANCE: Final = timedelta(minutes=5)
-"""How far an entry may lie before an earlier one; a clock corrected by more has to be explained first."""
+from semc.privacy.ledger_chain import Chain
+from semc.privacy.ledger_events import Created, Event, canonical, entry_hash
 
 _SCHEMA: Final = (
     "CREATE TABLE events (seq INTEGER PRIMARY KEY, body TEXT NOT NULL, hash TEXT NOT NULL)",
@@ -41,45 +37,19 @@ _SCHEMA: Final = (
 _WAIT_SECONDS: Final = 30.0
 
 
-@dataclass(frozen=True)
-class Head:
-    """An entry by which a ledger can be recognised later."""
+class Book(Chain):
+    """A ledger held open and locked: a verified chain to which one entry can be appended."""
 
-    seq: int
-    hash: str
-    """SHA-256 (hex) over everything up to this entry."""
-
-
-class Book:
-    """A ledger held open and locked: every entry verified.
-
-    Attributes:
-        events: All entries, oldest first; at least the one of its making.
-        hashes: Their hashes.
-    """
-
-    def __init__(self, connection: sqlite3.Connection, events: list[Event], hashes: list[str]) -> None:
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        schema = [
+            sql for (sql,) in connection.execute("SELECT sql FROM sqlite_master ORDER BY rowid").fetchall()
+        ]
+        if schema != list(_SCHEMA):
+            raise untrusted("The privacy ledger's table has another form.")
+        # all rows at once: a statement left half-read by a refusal would keep the database locked
+        super().__init__(connection.execute("SELECT seq, body, hash FROM events ORDER BY seq").fetchall())
         self._connection = connection
-        self._num_read = len(events)
-        self.events = events
-        self.hashes = hashes
-
-    @property
-    def created(self) -> Created:
-        """The entry of the ledger's making."""
-        first = self.events[0]
-        assert isinstance(first, Created)
-        return first
-
-    @property
-    def head(self) -> Head:
-        """The last entry."""
-        return Head(len(self.hashes), self.hashes[-1])
-
-    @property
-    def anchor(self) -> Anchor:
-        """What the anchor has to say of this book."""
-        return Anchor(ledger=self.created.ledger, seq=len(self.hashes), head=self.hashes[-1])
+        self._num_read = len(self.events)
 
     def append(self, event: Event) -> str:
         """Append the one entry of this use and return its hash; it is on disk when the book is closed.
@@ -88,12 +58,8 @@ class Book:
             SemcError: LEDGER_INVALID where the clock has gone back.
         """
         assert len(self.events) == self._num_read, "one entry per use: the anchor may fall behind by one only"
-        if event.at < max(earlier.at for earlier in self.events) - CLOCK_TOLERANCE:
-            raise untrusted(
-                "This machine's clock stands before the privacy ledger's last entry.", "correct the clock"
-            )
-        body = canonical(event)
-        self.hashes.append(_insert(self._connection, event.seq, event.previous, body))
+        self.check_follows(event)
+        self.hashes.append(_insert(self._connection, event.seq, event.previous, canonical(event)))
         self.events.append(event)
         return self.hashes[-1]
 
@@ -156,9 +122,9 @@ def opened(place: LedgerPlace) -> Iterator[Book]:
         try:
             with closing(_connected(place.database)) as connection:
                 connection.execute("BEGIN IMMEDIATE")
-                book = _verified(connection)
+                book = Book(connection)
                 anchor = read_anchor(place.anchor)
-                _compare(book, anchor)
+                book.check_anchor(anchor)
                 if (
                     book.anchor != anchor
                 ):  # before anything is appended: a second crash must find it one behind again
@@ -201,51 +167,6 @@ def _insert(connection: sqlite3.Connection, seq: int, previous: str, body: str) 
     found = entry_hash(previous, body)
     connection.execute("INSERT INTO events VALUES (?, ?, ?)", (seq, body, found))
     return found
-
-
-def _verified(connection: sqlite3.Connection) -> Book:
-    """Read every entry and check that each follows from the one before."""
-    schema = [sql for (sql,) in connection.execute("SELECT sql FROM sqlite_master ORDER BY rowid").fetchall()]
-    if schema != list(_SCHEMA):
-        raise untrusted("The privacy ledger's table has another form.")
-    events: list[Event] = []
-    hashes: list[str] = []
-    previous, latest = NO_PREVIOUS, None
-    # all rows at once: a statement left half-read by a refusal would keep the database locked
-    rows = connection.execute("SELECT seq, body, hash FROM events ORDER BY seq").fetchall()
-    for number, (seq, body, stored) in enumerate(rows, start=1):
-        try:
-            event = parse_event(body)
-        except ValueError as error:
-            raise untrusted(
-                f"Entry {number} of the privacy ledger is of an unknown kind or damaged."
-            ) from error
-        if (seq, event.seq, event.previous) != (number, number, previous):
-            raise untrusted(f"Entry {number} of the privacy ledger does not follow the one before.")
-        previous = entry_hash(previous, body)
-        if stored != previous:
-            raise untrusted(f"Entry {number} of the privacy ledger was changed.")
-        if isinstance(event, Created) != (number == 1):
-            raise untrusted("The privacy ledger does not begin with its making.")
-        if latest is not None and event.at < latest - CLOCK_TOLERANCE:
-            raise untrusted(f"Entry {number} of the privacy ledger is older than the one before.")
-        latest = event.at if latest is None else max(latest, event.at)
-        events.append(event)
-        hashes.append(previous)
-    if not events:
-        raise untrusted("The privacy ledger is empty.")
-    return Book(connection, events, hashes)
-
-
-def _compare(book: Book, anchor: Anchor) -> None:
-    """Refuse a ledger that is not the one the anchor knows, or at most one entry ahead of it."""
-    if anchor.ledger != book.created.ledger:
-        raise untrusted("The privacy ledger and its anchor belong to different ledgers.")
-    if not len(book.hashes) - 1 <= anchor.seq <= len(book.hashes):
-        state = "older than" if anchor.seq > len(book.hashes) else "too far ahead of"
-        raise untrusted(f"The privacy ledger is {state} its anchor.")
-    if book.hashes[anchor.seq - 1] != anchor.head:
-        raise untrusted("The privacy ledger is not the one its anchor knows.")
 
 
 def _of_sqlite(error: sqlite3.Error) -> SemcError:

@@ -26,8 +26,7 @@ from dp_accounting import GaussianDpEvent, PoissonSampledDpEvent
 from dp_accounting.rdp import RdpAccountant, compute_epsilon
 
 from semc.exit_codes import ExitCode, SemcError
-from semc.privacy import ledger as ledger_module
-from semc.privacy import ledger_anchor, ledger_store
+from semc.privacy import ledger_anchor, ledger_charges, ledger_store
 from semc.privacy.accounting import ORDERS, Mechanism, rdp_epsilon
 from semc.privacy.ledger import Ledger, LedgerPlace, Reservation
 from semc.privacy.ledger_events import Commit, Reserve
@@ -211,7 +210,7 @@ class Hospital:
             (None, 1e-5, TOTAL),
             (study.digest, study.limits.delta, study.limits.epsilon_study),
         ):
-            history = ledger_module.charges(ledger.events(), digest)
+            history = ledger_charges.charges(ledger.events(), digest)
             if rdp_epsilon([*history, study.mechanism], delta) > limit:
                 raise SemcError(ExitCode.BUDGET_REFUSED, "over", "none")
 
@@ -243,7 +242,7 @@ def live(
     with patch.context() as patched, faults.installed(patched):
         hospital = Hospital(folder, habit, faults)
         if habit == "refunds a crash":
-            patched.setattr(ledger_module, "charges", _committed_charges)
+            patched.setattr(ledger_charges, "charges", _committed_charges)
         life = Life()
         lost = False
         for number in range(chance.randint(5, 14)):

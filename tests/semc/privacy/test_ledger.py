@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from semc.exit_codes import ExitCode, SemcError
-from semc.privacy import ledger_store
+from semc.privacy import ledger_chain, ledger_store
 from semc.privacy.accounting import Mechanism, rdp_epsilon
 from semc.privacy.ledger import Ledger, LedgerPlace
 from semc.privacy.ledger_anchor import Anchor, read_anchor, write_anchor
@@ -311,12 +311,12 @@ def test_without_chain_and_anchor_the_change_is_believed(
     place, ledger = three_rounds(tmp_path)
     spent = ledger.spent()
     CORRUPTIONS[name](place)
-    monkeypatch.setattr(ledger_store, "_compare", lambda book, anchor: None)
+    monkeypatch.setattr(ledger_chain.Chain, "check_anchor", lambda chain, anchor: None)
     if name == "an edited cell":
         # believe whatever hash stands beside an entry
         with closing(sqlite3.connect(place.database)) as connection:
             stored = dict(connection.execute("SELECT body, hash FROM events"))
-        monkeypatch.setattr(ledger_store, "entry_hash", lambda previous, body: stored[body])
+        monkeypatch.setattr(ledger_chain, "entry_hash", lambda previous, body: stored[body])
     assert Ledger(place).spent() < spent
 
 
@@ -394,7 +394,7 @@ def test_time_of_a_reservation_at_ten_thousand_entries(tmp_path: Path) -> None:
     place, _ = new_ledger(tmp_path)
     with closing(ledger_store._connected(place.database)) as connection:
         connection.execute("BEGIN IMMEDIATE")
-        book = ledger_store._verified(connection)
+        book = ledger_store.Book(connection)
         while len(book.hashes) < 10_000:
             fields = {"seq": len(book.hashes) + 1, "at": book.created.at, "previous": book.hashes[-1]}
             cost = {"noise_multiplier": 50.0, "sampling_rate": 0.001, "steps": 1, "accountant_version": "1"}
