@@ -55,6 +55,8 @@ class UtilityRequest:
     """Seeds of network and pretraining; noise has none."""
     test_patients: int = 60
     frames_per_patient: int = 4
+    class_prior: float | None = None
+    """Dirichlet concentration of each hospital's class shares; None = equal shares, small = rare classes."""
 
     def __post_init__(self) -> None:
         if not self.study.privacy.private:
@@ -194,6 +196,7 @@ def _hospitals(request: UtilityRequest, patients: int) -> SitesRequest:
             "patients_per_site": patients,
             "test_patients_per_site": request.test_patients,
             "frames_per_patient": request.frames_per_patient,
+            "class_prior": request.class_prior,
             "validation_fraction": 0.0,
         }
     )

@@ -27,6 +27,13 @@ def utility(
     ] = "0,1,2",
     test_patients: Annotated[int, typer.Option(min=5, help="Test patients of each hospital.")] = 60,
     frames: Annotated[int, typer.Option(min=1, help="Frames of each patient.")] = 4,
+    class_prior: Annotated[
+        float | None,
+        typer.Option(
+            min=0.01,
+            help="Uneven classes: Dirichlet concentration of each hospital's shares; default: equal.",
+        ),
+    ] = None,
     override: OverrideOption = None,
     at_once: Annotated[
         int, typer.Option("--at-once", min=1, help="Experiments at the same time, one core each.")
@@ -53,6 +60,7 @@ def utility(
         seeds=_numbers(seeds, "seeds", int),
         test_patients=test_patients,
         frames_per_patient=frames,
+        class_prior=class_prior,
     )
     out.mkdir(parents=True, exist_ok=True)
     console = Console(stderr=True, quiet=output is Format.JSON)
