@@ -32,11 +32,13 @@ def cells_of(row: Mapping[str, Any]) -> tuple[str, ...]:
 def chosen_rows(rows: Sequence[tuple[Mapping[str, Any], bool]]) -> list[Mapping[str, Any]]:
     """Return what is reported: where an attack ran at its full size, its quick version is left out.
 
+    A quick row whose controls no full row of the attack has stays.
+
     Args:
         rows: Each with whether its test belongs to the full audit.
     """
-    full = {row["attack"] for row, is_full in rows if is_full}
-    kept = [row for row, is_full in rows if is_full or row["attack"] not in full]
+    full = {(row["attack"], bool(row["controls"])) for row, is_full in rows if is_full}
+    kept = [row for row, is_full in rows if is_full or (row["attack"], bool(row["controls"])) not in full]
     return sorted(kept, key=lambda row: (row["attack"], row["setting"]))
 
 

@@ -112,13 +112,14 @@ def play_with_known_noise(game: Game, trials: int) -> tuple[NDArray[np.float64],
 
     The attacker replays the round in both worlds with the same stream and takes the nearer one.
     """
-    network = network_of(game.study)
+    network, stream = network_of(game.study), _StreamOfSeed()
     start = trained_weights(network)
+    secret = SecretRng(stream)
+    trainer = trainer_of(game.study, network, public_patients=_PUBLIC_PATIENTS, secret=secret)
 
     def _trained(pool: PatientPool, trial: int) -> Tensor:
         set_trained_weights(network, start)
-        secret = SecretRng(_StreamOfSeed(game.study.seed + trial))
-        trainer = trainer_of(game.study, network, public_patients=_PUBLIC_PATIENTS, secret=secret)
+        stream.restart(game.study.seed + trial)
         trainer.train(pool, global_step=0, total_steps=game.study.training.local_steps or 0)
         return trained_weights(network)
 
@@ -134,7 +135,11 @@ def play_with_known_noise(game: Game, trials: int) -> tuple[NDArray[np.float64],
 class _StreamOfSeed:
     """A key stream that anybody with the seed computes."""
 
-    def __init__(self, seed: int) -> None:
+    def __init__(self) -> None:
+        self.restart(0)
+
+    def restart(self, seed: int) -> None:
+        """Begin the stream of a seed."""
         self._rng = np.random.default_rng(seed)
 
     def read(self, num_bytes: int) -> bytes:

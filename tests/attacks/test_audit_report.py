@@ -36,4 +36,6 @@ def test_the_files_hold_every_figure_and_the_caveat(tmp_path: Path) -> None:
 
 def test_a_quick_figure_gives_way_to_the_full_one() -> None:
     quick, full, alone = (AuditRow(name, size, 0.0, 1.0, ()).plain() for name, size in ("ab", "ac", "db"))
-    assert chosen_rows([(quick, False), (full, True), (alone, False)]) == [full, alone]
+    controlled = GOOD.plain() | {"attack": "a"}
+    rows = [(quick, False), (full, True), (alone, False), (controlled, False)]
+    assert chosen_rows(rows) == [full, controlled, alone]
