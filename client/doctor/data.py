@@ -6,10 +6,12 @@ from collections.abc import Iterator
 from typing import Final
 
 from client.doctor.row import Row, checked, passed, skipped, warning, wrong
+from client.privacy_gate import policy_of
 from semc.config import DataConfig, SiteConfig, StudyConfig, load_study
 from semc.config.site import SiteDataConfig
 from semc.datasets import ManifestRow, SiteData, build_site_data, check_images
 from semc.datasets.manifest import read_table, rename_columns
+from semc.datasets.private_site_data import build_private_site_data
 from semc.exit_codes import ExitCode, SemcError
 
 SAMPLE_PER_SPLIT: Final = 8
@@ -27,8 +29,7 @@ def data_rows(site: SiteConfig, study_name: str | None, *, every_image: bool) ->
     try:
         study = load_study(study_name) if study_name is not None else None
         config = study.data if study is not None else DataConfig(classes=_classes(site))
-        batch_size = study.training.batch_size if study is not None else _SMALLEST_BATCH
-        data = build_site_data(site.data, config, batch_size)
+        data = _site_data(site, study, config)
     except SemcError as error:
         yield wrong("images", error)
         yield skipped("image pixels", "the list of images is wrong")
@@ -38,10 +39,50 @@ def data_rows(site: SiteConfig, study_name: str | None, *, every_image: bool) ->
     yield passed("images", f"{counts}{'' if study is None else f' (study {study.name})'}")
     yield _classes_present(config, splits)
     yield _patients(data, splits)
-    yield _repeats(data)
+    if study is not None and study.privacy.private:
+        yield _policy_patients(site, data)
+        yield _people_with_two_keys(site, config)
+    else:
+        yield _repeats(data)
     yield checked("image pixels", lambda: _pixels(splits, config, site.data, every_image=every_image))
     if study is not None:
         yield checked("study", lambda: _agreed(study, site))
+
+
+def _site_data(site: SiteConfig, study: StudyConfig | None, config: DataConfig) -> SiteData:
+    """Read the rows as the study would."""
+    if study is not None and study.privacy.private:
+        return build_private_site_data(site.data, config)
+    return build_site_data(
+        site.data, config, study.training.batch_size if study is not None else _SMALLEST_BATCH
+    )
+
+
+def _policy_patients(site: SiteConfig, data: SiteData) -> Row:
+    """Hold the policy's public number of patients against those that train; the result stays here."""
+    found = len({row.group for row in data.train})
+    try:
+        policy = policy_of(site)
+    except SemcError as error:
+        return wrong("policy's patients", error)
+    if policy is None:
+        return skipped("policy's patients", "no policy file")
+    if found < policy.patients:
+        fix = "state a lower number in policy.yaml before `semc-client ledger init`"
+        return warning("policy's patients", f"the policy states {policy.patients}, {found} train", fix)
+    return passed("policy's patients", f"{found} train, the policy states {policy.patients}")
+
+
+def _people_with_two_keys(site: SiteConfig, config: DataConfig) -> Row:
+    """Tell of patients that share a file: a person under two keys is protected as two patients, not as one."""
+    try:
+        merged = build_site_data(site.data, config, _SMALLEST_BATCH).num_merged_groups
+    except SemcError:
+        return skipped("identical files", "not looked for: the site's own split has no use for these rows")
+    if merged:
+        found = f"patients that share a file with another one: {merged}"
+        return warning("identical files", found, "one person under two keys is protected only as two")
+    return passed("identical files", "no two patients share one")
 
 
 def _classes(site: SiteConfig) -> tuple[str, ...]:
