@@ -11,7 +11,7 @@ import math
 from dataclasses import asdict, dataclass, replace
 from typing import Final
 
-from client.ledger_utility import MEASURED, UtilityClass, expected_share, utility_class
+from client.ledger_utility import MEASURED, UtilityClass, expected, study_noise, utility_class
 from client.ledger_view import History, shown
 from client.ledger_wish import Question, Wish, complete
 from semc.config import StudyConfig
@@ -56,7 +56,12 @@ class Plan:
     trained_weights: int
     noise_to_signal: float
     """sigma sqrt(d) / (q n): norm of a step's noise over the largest sum that its patients can have."""
+    study_noise: float
+    """The same for the mean of all steps, by which the expectation is looked up."""
     share: float
+    """Of the balanced accuracy without noise, where classes are rare: the cautious figure."""
+    share_even: float
+    """The same where classes are even."""
     utility: UtilityClass
     expectation: str
     measured: str
@@ -68,8 +73,11 @@ class Plan:
     def kept(self) -> str:
         """Return, in words, how much of the accuracy without privacy is to be expected."""
         if self.share == 0:
-            return "fewer patients or a smaller epsilon than anything measured"
-        return f"about {self.share:.0%} of the balanced accuracy without privacy"
+            return "more noise than anything measured"
+        return (
+            f"{self.share:.0%} of the balanced accuracy without noise where classes are rare, "
+            f"{self.share_even:.0%} where they are even"
+        )
 
     def to_json(self) -> str:
         """Return the plan as one JSON object."""
@@ -86,7 +94,8 @@ class Plan:
             f"{self.steps} steps, patient fraction {self.rate:g}",
             f"noise        noise_multiplier {self.noise:g}",
             f"epsilon      {self.epsilon:.2f} (RDP, decides; PRV {shown(self.epsilon_prv)}) at delta {self.delta:g}",
-            f"noise/signal {self.noise_to_signal:.1f} a step ({self.trained_weights:,} trained weights)",
+            f"noise/signal {self.noise_to_signal:.1f} a step, {self.study_noise:.2f} over the study "
+            f"({self.trained_weights:,} trained weights)",
             f"expect       {self.expectation} ({self.kept()}; measured on {self.measured})",
         ]
         if last.with_history is not None:
@@ -118,8 +127,15 @@ def plan_study(wish: Wish, study: StudyConfig | None, history: History | None) -
     mechanism = asked.one_round
     points = _points(asked, history)
     weights = trained_weights(study) if study is not None else HEADS
-    share = expected_share(asked.patients, points[-1].epsilon)
-    kept, expectation = utility_class(share)
+    noise = study_noise(
+        mechanism.noise_multiplier,
+        weights,
+        mechanism.sampling_rate,
+        asked.patients,
+        mechanism.steps * asked.rounds,
+    )
+    found = expected(noise)
+    kept, expectation = utility_class(found.rare)
     plan = Plan(
         patients=asked.patients,
         frames=asked.frames,
@@ -134,7 +150,9 @@ def plan_study(wish: Wish, study: StudyConfig | None, history: History | None) -
         noise_to_signal=mechanism.noise_multiplier
         * math.sqrt(weights)
         / (mechanism.sampling_rate * asked.patients),
-        share=share,
+        study_noise=noise,
+        share=found.rare,
+        share_even=found.even,
         utility=kept,
         expectation=expectation,
         measured=MEASURED,

@@ -67,14 +67,18 @@ class UtilityRequest:
             )
 
     @property
+    def num_steps(self) -> int:
+        """Return the steps of all rounds at one site."""
+        return (self.study.training.local_steps or 0) * self.study.federation.rounds
+
+    @property
     def noise(self) -> dict[float, float]:
         """Return the noise multiplier of each epsilon; 0 without noise."""
         privacy = self.study.privacy
-        steps = (self.study.training.local_steps or 0) * self.study.federation.rounds
         return {
             epsilon: 0.0
             if math.isinf(epsilon)
-            else noise_for(epsilon, privacy.delta, privacy.patient_fraction, steps)
+            else noise_for(epsilon, privacy.delta, privacy.patient_fraction, self.num_steps)
             for epsilon in self.epsilons
         }
 

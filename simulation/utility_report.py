@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from client.ledger_utility import study_noise
 from semc.parameter_exchange import update_shapes
 from semc.reporting.bootstrap import PatientBootstrap
 from semc.reporting.estimate import Difference, Estimate
@@ -20,6 +21,7 @@ COLUMNS = (
     "patients per hospital",
     "epsilon",
     "noise multiplier",
+    "study noise",
     "macro-F1",
     "balanced accuracy",
     "macro-F1 lost to noise",
@@ -34,6 +36,8 @@ class UtilityRow:
     patients: int
     epsilon: float
     noise_multiplier: float
+    study_noise: float
+    """Noise over signal in the mean of all steps, by which `semc-client ledger plan` looks up what to expect."""
     macro_f1: Estimate | None
     balanced_accuracy: Estimate | None
     against_no_noise: Difference | None
@@ -46,6 +50,7 @@ class UtilityRow:
             str(self.patients),
             "no noise" if math.isinf(self.epsilon) else f"{self.epsilon:g}",
             f"{self.noise_multiplier:g}",
+            f"{self.study_noise:.2f}",
             format_estimate(self.macro_f1),
             format_estimate(self.balanced_accuracy),
             format_paired(self.against_no_noise),
@@ -62,6 +67,7 @@ class UtilityRow:
             "patients": self.patients,
             "epsilon": None if math.isinf(self.epsilon) else self.epsilon,
             "noise_multiplier": self.noise_multiplier,
+            "study_noise": self.study_noise,
             "macro_f1": value(self.macro_f1),
             "balanced_accuracy": value(self.balanced_accuracy),
             "worst_macro_f1": value(self.worst),
@@ -75,7 +81,7 @@ def utility_rows(request: UtilityRequest, runs: Mapping[tuple[int, int], ArmRun]
         request: What was asked.
         runs: (patients, seed) to answers.
     """
-    rows = []
+    rows, weights = [], num_trained(request)
     for patients in request.patients:
         groups = records_of([run for (size, _), run in runs.items() if size == patients])
         f1, balanced = PatientBootstrap(groups), PatientBootstrap(groups, "balanced_accuracy")
@@ -89,6 +95,13 @@ def utility_rows(request: UtilityRequest, runs: Mapping[tuple[int, int], ArmRun]
                     patients=patients,
                     epsilon=epsilon,
                     noise_multiplier=multiplier,
+                    study_noise=study_noise(
+                        multiplier,
+                        weights,
+                        request.study.privacy.patient_fraction,
+                        patients,
+                        request.num_steps,
+                    ),
                     macro_f1=f1.mean(name),
                     balanced_accuracy=balanced.mean(name),
                     against_no_noise=f1.paired_difference(name, quiet) if compared else None,

@@ -13,8 +13,8 @@ from typer.testing import CliRunner
 
 from client.cli import app
 from client.doctor.privacy import privacy_rows
-from client.ledger_plan import plan_study
-from client.ledger_utility import CLASSES, UTILITY, expected_share, utility_class
+from client.ledger_plan import HEADS, plan_study
+from client.ledger_utility import CLASSES, UTILITY, expected, study_noise, utility_class
 from client.ledger_wish import Wish
 from client.privacy_gate import ledger_place, private_limits, require_ledger
 from semc.config import SiteConfig, load_policy, load_site, parse_study
@@ -217,28 +217,33 @@ def test_a_chart_is_one_page_that_loads_nothing(tmp_path: Path) -> None:
     assert "epsilon 2.00 at delta 1e-05" in text
 
 
-def wish(patients: int, epsilon: float) -> Wish:
-    return Wish(patients=patients, rounds=1, steps=200, rate=0.1, epsilon=epsilon)
+def wish(noise: float, patients: int = 100) -> Wish:
+    """Return one round of 200 steps with heads of the paper's network."""
+    return Wish(patients=patients, rounds=1, steps=200, rate=0.1, noise=noise)
 
 
-def test_the_warning_fires_where_the_table_says_so() -> None:
-    for patients, row in UTILITY.items():
-        for epsilon, share in row.items():
-            found = plan_study(wish(patients, epsilon), None, None)
-            assert found.share == share, "the table's own corners are met, though noise is rounded up"
-            too_small = any("too small for this epsilon" in warning for warning in found.warnings)
-            assert too_small == (utility_class(share)[0] in ("weak", "none")), (patients, epsilon)
-    tiny = plan_study(wish(40, 8.0), None, None)
+def test_the_warning_fires_where_the_measured_table_says_so() -> None:
+    for measured, kept in UTILITY:
+        sigma = measured * 0.999 * 0.1 * 100 * (200 / HEADS) ** 0.5
+        if sigma < 0.3:
+            continue  # less noise than a study may have
+        found = plan_study(wish(sigma), None, None)
+        assert found.study_noise == pytest.approx(measured, rel=0.01)
+        assert found.share == kept.rare
+        too_small = any("too small for this epsilon" in warning for warning in found.warnings)
+        assert too_small == (utility_class(kept.rare)[0] in ("weak", "none")), measured
+    tiny = plan_study(wish(2.0, patients=40), None, None)
     assert any("40 patients are too few" in warning for warning in tiny.warnings)
 
 
-def test_expectations_grow_with_patients_and_epsilon() -> None:
-    assert expected_share(min(UTILITY) - 1, 1e3) == expected_share(10**6, 1e-3) == 0
-    shares = [
-        [expected_share(n, epsilon) for epsilon in (1, 2, 4, 8, 16)] for n in (50, 100, 400, 1500, 9000)
-    ]
-    assert all(row == sorted(row) for row in shares)
-    assert all(list(column) == sorted(column) for column in zip(*shares, strict=True))
+def test_expectations_grow_with_patients_and_fall_with_noise() -> None:
+    assert expected(1e9).rare == expected(1e9).even == 0
+    noises = [study_noise(sigma, 5000, 0.1, 100, 200) for sigma in (0.5, 1, 2, 4, 8, 16)]
+    assert noises == sorted(noises)
+    shares = [expected(noise) for noise in noises]
+    assert [kept.rare for kept in shares] == sorted((kept.rare for kept in shares), reverse=True)
+    assert all(kept.rare <= kept.even for kept in shares)
+    assert study_noise(2, 5000, 0.1, 400, 200) == pytest.approx(study_noise(2, 5000, 0.1, 100, 200) / 4)
     assert [least for _, least, _ in CLASSES] == sorted((least for _, least, _ in CLASSES), reverse=True)
     assert CLASSES[-1][1] == 0
 
