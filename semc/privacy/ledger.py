@@ -11,7 +11,7 @@ coordinator's memory of the heads finds that (:meth:`Ledger.contains`); nothing 
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -84,6 +84,7 @@ class Ledger:
         patients: int,
         delta: float,
         epsilon_total: float,
+        unprotected: Sequence[str] = (),
         clock: Callable[[], datetime] = _utc_now,
     ) -> Ledger:
         """Make a ledger: a deliberate act of the hospital, never a consequence of a missing file.
@@ -95,6 +96,8 @@ class Ledger:
             delta: Probability with which the total's bound may fail, below 1 / patients; a smaller one in the policy
                 counts, a larger one does not.
             epsilon_total: Most that is ever spent; a smaller one in the policy counts, a larger one does not.
+            unprotected: Digests of studies of mode none that were trained here before; noted in the same act, because
+                a ledger that was made without them cannot be made again.
             clock: Current time, UTC.
 
         Raises:
@@ -117,7 +120,7 @@ class Ledger:
             delta=delta,
             epsilon_total=epsilon_total,
         )
-        make_database(place, first)
+        make_database(place, first, unprotected)
         return cls(place, site=site, clock=clock)
 
     def reserve(self, reservation: Reservation, limits: Limits) -> Reserved:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import fcntl
 import os
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Final
@@ -27,7 +27,7 @@ from semc.privacy.ledger_anchor import (
     write_anchor,
 )
 from semc.privacy.ledger_chain import Chain
-from semc.privacy.ledger_events import Created, Event, canonical, entry_hash
+from semc.privacy.ledger_events import Created, Event, Unprotected, canonical, entry_hash
 
 _SCHEMA: Final = (
     "CREATE TABLE events (seq INTEGER PRIMARY KEY, body TEXT NOT NULL, hash TEXT NOT NULL)",
@@ -64,8 +64,13 @@ class Book(Chain):
         return self.hashes[-1]
 
 
-def make_database(place: LedgerPlace, first: Created) -> None:
-    """Make a ledger with its first entry, and its anchor.
+def make_database(place: LedgerPlace, first: Created, unprotected: Sequence[str] = ()) -> None:
+    """Make a ledger with its first entries, all or none of them, and its anchor.
+
+    Args:
+        place: Where it shall lie.
+        first: The entry of its making.
+        unprotected: Studies that were trained without protection before; each is noted.
 
     Raises:
         SemcError: LEDGER_INVALID where a ledger or an anchor exists, DISK where they cannot be written.
@@ -87,11 +92,16 @@ def make_database(place: LedgerPlace, first: Created) -> None:
                 for statement in _SCHEMA:
                     connection.execute(statement)
                 head = _insert(connection, first.seq, first.previous, canonical(first))
+                for seq, study in enumerate(unprotected, start=first.seq + 1):
+                    noted = Unprotected(seq=seq, at=first.at, previous=head, study_digest=study)
+                    head = _insert(connection, seq, head, canonical(noted))
                 connection.execute("COMMIT")
             os.link(part, place.database)  # unlike a rename it never replaces a ledger made meanwhile
             part.unlink()
             sync_folder(place.folder)
-            write_anchor(place.anchor, Anchor(ledger=first.ledger, seq=1, head=head))
+            write_anchor(
+                place.anchor, Anchor(ledger=first.ledger, seq=first.seq + len(unprotected), head=head)
+            )
     except FileExistsError as error:
         raise untrusted(
             "Another process has just made a privacy ledger.", "`semc-client ledger show` tells what it holds"
