@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from flwr.app import Context, Message, RecordDict
 from flwr.clientapp import ClientApp
@@ -25,6 +26,11 @@ from client.privacy_gate import check_head, note_unprotected
 from client.progress import Progress, Report, silent
 from client.refusal import local_line, refusal_of
 from client.site import SiteOf, WarmSite, deployed_site, warm_site
+
+if TYPE_CHECKING:
+    from client.inbound import Instruction
+    from client.private_round import PrivateSiteTrainer
+    from client.training_round import SiteTrainer
 
 log = logging.getLogger(__name__)
 
@@ -71,30 +77,33 @@ def _reply(answer: _Answer, message: Message, context: Context, site_of: SiteOf,
 def _handshake(content: RecordDict, site: WarmSite, report: Report) -> RecordDict:
     instruction = inbound.open_handshake(content, site.config)
     report(Progress("loading"))
-    trainer = site.trainer(instruction.study)
+    trainer = _ready(instruction, site)
     return outbound.handshake_content(site.config.site, trainer.shared_schema)
 
 
 def _training(content: RecordDict, site: WarmSite, report: Report) -> RecordDict:
     instruction = inbound.open_work(content, site.config, closing=False)
-    if instruction.study.privacy.private:
-        check_head(site.config, instruction.ledger_head)
-    trainer = site.trainer(instruction.study)
+    trainer = _ready(instruction, site)
     shared = inbound.open_tensors(instruction, trainer.shared_shapes)
-    if not instruction.study.privacy.private:
-        note_unprotected(instruction.study, site.config)
     update = trainer.run_round(instruction.round_number, shared, report)
     return outbound.update_content(update, instruction.study, trainer.update_shapes)
 
 
 def _evaluation(content: RecordDict, site: WarmSite, report: Report) -> RecordDict:
     instruction = inbound.open_work(content, site.config, closing=True)
-    if instruction.study.privacy.private:
-        check_head(site.config, instruction.ledger_head)
-    trainer = site.trainer(instruction.study)
+    trainer = _ready(instruction, site)
     shared = inbound.open_tensors(instruction, trainer.shared_shapes)
     metrics = trainer.evaluate(shared, instruction.round_number, report)
     return outbound.metrics_content(metrics, instruction.study)
+
+
+def _ready(instruction: Instruction, site: WarmSite) -> SiteTrainer | PrivateSiteTrainer:
+    """Return the study's trainer, once the ledger knows of a study of mode none, or is known to be no older copy."""
+    if instruction.study.privacy.private:
+        check_head(site.config, instruction.ledger_head)
+    else:
+        note_unprotected(instruction.study, site.config)
+    return site.trainer(instruction.study)
 
 
 app = build_app()

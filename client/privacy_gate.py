@@ -34,11 +34,17 @@ def check_policy(study: StudyConfig, site: SiteConfig) -> None:
     """Refuse a study whose privacy mode this hospital does not take part in.
 
     Raises:
-        SemcError: POLICY_REFUSED; CONFIG_INVALID where the policy file is damaged.
+        SemcError: POLICY_REFUSED, also where there is a ledger and no policy; CONFIG_INVALID where it is damaged.
     """
     policy = policy_of(site)
     if policy is not None:
         check_mode(study, policy)
+    elif ledger_place(site).exists():
+        raise SemcError(
+            ExitCode.POLICY_REFUSED,
+            "This hospital keeps a privacy ledger, and its policy file is missing.",
+            "restore policy.yaml: without it nobody knows which studies the hospital allows",
+        )
 
 
 def private_limits(study: StudyConfig, site: SiteConfig) -> tuple[SitePolicy, Limits]:
@@ -62,11 +68,19 @@ def private_limits(study: StudyConfig, site: SiteConfig) -> tuple[SitePolicy, Li
             "The site file accepts rows without a patient (data.allow_ungrouped), so no patient can be protected.",
             "give every row its patient and remove allow_ungrouped",
         )
+    if site.data.format == "lp2025":
+        raise SemcError(
+            ExitCode.POLICY_REFUSED,
+            "The site's data are in the layout lp2025, which names no patients, so none can be protected.",
+            "write a manifest with a group column and use format: manifest",
+        )
     return policy, effective(study, policy)
 
 
 def note_unprotected(study: StudyConfig, site: SiteConfig) -> None:
-    """Enter a study of mode none in the ledger, where the hospital keeps one: its messages have no bound.
+    """Enter a study of mode none in the ledger, where the hospital keeps one, before it looks at any data.
+
+    Its messages have no bound: weights and counts, but also whether it refuses because of the data.
 
     Raises:
         SemcError: LEDGER_INVALID.

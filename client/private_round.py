@@ -7,13 +7,9 @@ release and a new charge.
 
 from __future__ import annotations
 
-import json
 import logging
-import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from pathlib import Path
-from typing import Final
 
 import torch
 from torch import Tensor
@@ -22,6 +18,7 @@ from client.device import compute_device
 from client.local_state import LocalState, SiteState
 from client.outbox import Outbox
 from client.privacy_gate import private_limits, require_ledger
+from client.private_evaluation import KeptAnswer, disclosed_metrics
 from client.progress import Progress, Report, silent
 from client.refusal import RefusalError
 from client.round_update import MetricValue, RoundUpdate
@@ -42,29 +39,21 @@ from semc.parameter_exchange import (
     split_parameters,
     update_shapes,
 )
-from semc.privacy.disclosure import disclose
 from semc.privacy.ledger import Reservation
 from semc.privacy.limits import check_plan, mechanism_of
-from semc.protocol import (
-    SUPPRESSED,
-    TEST_ACCURACY,
-    TEST_BALANCED_ACCURACY,
-    TEST_MACRO_F1,
-    TEST_RECALL,
-    RefusalCode,
-)
+from semc.protocol import RefusalCode
 from semc.training import evaluate
 from semc.training.private_trainer import PrivateTrainer
 
 log = logging.getLogger(__name__)
 
-_ANSWER: Final = "evaluation.json"
-
 
 class PrivateSiteTrainer:
     """Trains and evaluates one study of mode patient_dp at one site; offers the app what `SiteTrainer` does.
 
-    Until a reservation stands in the ledger, no row and no image of the site is opened.
+    No row and no image of the site is opened before the ledger has an entry for it: a reservation for a round, a note
+    for the evaluation of a study that was trained here. The policy is that of the moment this is made; `WarmSite` makes
+    a new one where the policy file has changed.
 
     Args:
         site: The hospital: its data, policy, ledger, device and state directory.
@@ -79,7 +68,7 @@ class PrivateSiteTrainer:
         self._site, self._study = site, study
         self._policy, self._limits = private_limits(study, site)
         check_plan(study)
-        require_ledger(site)
+        self._ledger = require_ledger(site)
         self._device = compute_device(site.device)
         network = build_model(study, site.weights_directory)
         assert isinstance(network, SEMCNet)
@@ -126,15 +115,13 @@ class PrivateSiteTrainer:
             kept = self._outbox.find(round_number, incoming)
             if kept is not None:
                 return kept
-            ledger = require_ledger(self._site)
             proposal = Reservation(self._study.digest(), round_number, incoming, mechanism_of(self._study))
-            reserved = ledger.reserve(proposal, self._limits)
+            reserved = self._ledger.reserve(proposal, self._limits)
             with _telling_nothing():
                 trained = self._train(round_number, shared, report)
                 local = split_parameters(self._network, self._bn).local
                 self._state.save(round_number, SiteState(local, {}, self._trainer.state_dict()), incoming)
-                ledger.commit(reserved.seq, tensors_sha256(trained))
-                head = ledger.head().hash
+                head = self._ledger.commit(reserved.seq, tensors_sha256(trained))
                 self._outbox.keep(round_number, incoming, trained, head)
         report(Progress("training", round_number, self._steps, self._steps))
         return RoundUpdate(shared=trained, metrics={}, ledger_head=head)
@@ -151,29 +138,21 @@ class PrivateSiteTrainer:
 
         Returns:
             Rates by the names of the protocol; none where too few patients stand behind them, or other weights of
-            this study were measured before: answers to a second question about the same patients could be compared.
+            this study were measured before.
 
         Raises:
-            SemcError: BUDGET_REFUSED where this site refused a round of this study.
-            RefusalError: INTERNAL for everything that goes wrong with the data.
+            SemcError: BUDGET_REFUSED where this site trained no round of this study, refused one, or has given all the
+                answers its policy allows; POLICY_REFUSED or LEDGER_INVALID; all before data are opened.
+            RefusalError: INTERNAL for everything that goes wrong once they are.
         """
         incoming = tensors_sha256(shared)
         with self._state.lock():
-            if require_ledger(self._site).refused(self._study.digest()):
-                raise SemcError(
-                    ExitCode.BUDGET_REFUSED,
-                    "This site refused a round of this study, so it answers nothing about it.",
-                    "`semc-client ledger show` tells what is spent",
-                )
-            answered = self._answer_given()
-            if answered is not None:
-                return answered[1] if answered[0] == incoming else {}
+            if not self._ledger.evaluate(self._study.digest(), incoming, self._limits):
+                return {}
             report(Progress("evaluating", round_number))
             with _telling_nothing():
                 merge_shared(self._network, shared, self._bn)
-                metrics = self._disclosed()
-                self._keep_answer(incoming, metrics)
-        return metrics
+                return KeptAnswer(self._state.folder).get(incoming, self._measured)
 
     @property
     def _steps(self) -> int:
@@ -204,54 +183,11 @@ class PrivateSiteTrainer:
         state = self._network.state_dict()
         return {name: state[name].to("cpu", copy=True) for name in self.update_shapes}
 
-    def _disclosed(self) -> dict[str, MetricValue]:
-        rows = self._data().test
-        num_classes = len(self._study.data.classes)
+    def _measured(self) -> dict[str, MetricValue]:
+        """Measure the network's present weights on the test patients."""
+        rows, num_classes = self._data().test, len(self._study.data.classes)
         found = evaluate(self._network, evaluation_batches(rows, self._images), num_classes, self._device)
-        scores = disclose(
-            [row.label for row in rows],
-            found.probabilities_BK.argmax(axis=1).tolist(),
-            [row.group for row in rows],
-            num_classes,
-            self._policy.disclosure,
-        )
-        if scores is None:
-            return {}
-        return {
-            TEST_ACCURACY: scores.accuracy,
-            TEST_BALANCED_ACCURACY: scores.balanced_accuracy,
-            TEST_MACRO_F1: scores.macro_f1,
-            TEST_RECALL: [SUPPRESSED if recall is None else recall for recall in scores.recall],
-        }
-
-    def _answer_given(self) -> tuple[str, dict[str, MetricValue]] | None:
-        """Return the weights and the answer of the one evaluation this study had here, None before it."""
-        try:
-            kept = json.loads((self._state.folder / _ANSWER).read_text(encoding="utf-8"))
-            return str(kept["incoming_sha256"]), dict(kept["metrics"])
-        except FileNotFoundError:
-            return None
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise SemcError(
-                ExitCode.CHECKPOINT_INVALID,
-                "The kept answer of this study's evaluation is damaged.",
-                "restore it from a backup; it cannot be measured a second time",
-            ) from error
-
-    def _keep_answer(self, incoming: str, metrics: Mapping[str, MetricValue]) -> None:
-        """Keep the answer before it is sent."""
-        self._state.folder.mkdir(parents=True, exist_ok=True)
-        temporary = self._state.folder / f".{_ANSWER}-{os.getpid()}.part"
-        content = {"incoming_sha256": incoming, "metrics": dict(metrics)}
-        _write_synced(temporary, json.dumps(content))
-        temporary.replace(self._state.folder / _ANSWER)
-
-
-def _write_synced(path: Path, text: str) -> None:
-    with path.open("w", encoding="utf-8") as stream:
-        stream.write(text)
-        stream.flush()
-        os.fsync(stream.fileno())
+        return disclosed_metrics(rows, found.probabilities_BK, num_classes, self._policy.disclosure)
 
 
 @contextmanager

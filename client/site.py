@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Final
 from flwr.app import Context
 
 from client.environment import SITE_FILE
+from client.privacy_gate import policy_of
 from client.training_round import SiteTrainer
-from semc.config import SiteConfig, StudyConfig, load_site
+from semc.config import SiteConfig, SitePolicy, StudyConfig, load_site
 from semc.exit_codes import ExitCode, SemcError
 
 if TYPE_CHECKING:
@@ -49,13 +50,20 @@ class WarmSite:
     def __init__(self, site_file: Path) -> None:
         self.config = load_site(site_file)
         self._study: StudyConfig | None = None
+        self._policy: SitePolicy | None = None
         self._trainer: SiteTrainer | PrivateSiteTrainer | None = None
 
     def trainer(self, study: StudyConfig) -> SiteTrainer | PrivateSiteTrainer:
-        """Return the trainer of a study, made anew where another study was served before."""
-        if self._trainer is None or study != self._study:
+        """Return the trainer of a study, made anew where another study was served before, or the policy has changed.
+
+        Raises:
+            SemcError: Where policy, ledger, data or device cannot serve the study.
+        """
+        policy = policy_of(self.config)
+        if self._trainer is None or (study, policy) != (self._study, self._policy):
             self._trainer = None  # let go of the old network before the new one is built
-            self._trainer, self._study = _trainer_of(self.config, study), study
+            self._trainer = _trainer_of(self.config, study)
+            self._study, self._policy = study, policy
         return self._trainer
 
 

@@ -10,6 +10,7 @@ from client.privacy_gate import ledger_place, policy_of, private_limits, require
 from semc.config import SiteConfig, SitePolicy, StudyConfig, load_study
 from semc.exit_codes import ExitCode, SemcError
 from semc.privacy.accounting import rdp_epsilon
+from semc.privacy.ledger_charges import check_usable
 from semc.privacy.limits import check_mode, check_plan, mechanism_of
 
 
@@ -74,7 +75,7 @@ def _cost(study: StudyConfig, site: SiteConfig, policy: SitePolicy | None) -> st
         return "mode none: no formal guarantee"
     check_plan(study)
     _, limits = private_limits(study, site)
-    require_ledger(site)
+    check_usable(require_ledger(site).events(), limits)
     history = history_of(site)
     assert history.delta is not None
     assert history.limit is not None

@@ -34,6 +34,8 @@ class DisclosureConfig(Section):
     """A class with fewer test patients has no recall of its own."""
     min_evaluation_patients: int = Field(default=20, ge=5, le=10_000)
     """With fewer test patients no metric leaves at all."""
+    max_evaluations: int = Field(default=10, ge=0, le=10_000)
+    """Most answers about the test patients over all studies: several about one fixed set can be compared."""
 
 
 class SitePolicy(Section):

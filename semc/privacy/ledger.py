@@ -22,12 +22,20 @@ from semc.exit_codes import ExitCode, SemcError
 from semc.privacy.accounting import rdp_epsilon
 from semc.privacy.ledger_anchor import LedgerPlace, untrusted
 from semc.privacy.ledger_chain import Head
-from semc.privacy.ledger_charges import Reservation, charges, limit_broken, unprotected
+from semc.privacy.ledger_charges import (
+    Reservation,
+    charges,
+    check_usable,
+    limit_broken,
+    may_evaluate,
+    unprotected,
+)
 from semc.privacy.ledger_events import (
     NO_PREVIOUS,
     Close,
     Commit,
     Created,
+    Evaluate,
     Event,
     Refuse,
     Reserve,
@@ -139,16 +147,7 @@ class Ledger:
         """
         limits.check(reservation.mechanism)
         with self._opened() as book:
-            if any(isinstance(event, Close) for event in book.events):
-                raise untrusted(
-                    "The privacy ledger is closed.", "it was closed for good: no private study may run"
-                )
-            if not limits.accept_unprotected_history and unprotected(book.events):
-                raise SemcError(
-                    ExitCode.POLICY_REFUSED,
-                    "A study in mode none was trained on this hospital's patients, which no bound covers.",
-                    "only the policy's accept_unprotected_history allows patient-level privacy after it",
-                )
+            check_usable(book.events, limits)
             over = limit_broken(book, reservation, limits)
             fields: dict[str, Any] = {
                 "study_digest": reservation.study_digest,
@@ -195,6 +194,32 @@ class Ledger:
                 )
             self._append(book, Commit, {"reservation": seq, "outgoing_sha256": outgoing_sha256})
             return book.hashes[-1]
+
+    def evaluate(self, study_digest: str, incoming_sha256: str, limits: Limits) -> bool:
+        """Note that a study's weights are about to be measured on the test patients, before their data are opened.
+
+        Args:
+            study_digest: The study.
+            incoming_sha256: SHA-256 (hex) of its weights.
+            limits: As in :meth:`reserve`.
+
+        Returns:
+            False, and nothing is noted, where other weights of this study were measured before.
+
+        Raises:
+            SemcError: BUDGET_REFUSED where the site trained no round of the study, refused its last one, or has given
+                all the answers its policy allows; POLICY_REFUSED, LEDGER_INVALID, DISK.
+        """
+        with self._opened() as book:
+            check_usable(book.events, limits)
+            allowed = may_evaluate(book.events, study_digest, incoming_sha256, limits)
+            noted = any(
+                isinstance(event, Evaluate) and event.study_digest == study_digest for event in book.events
+            )
+            if allowed and not noted:
+                fields = {"study_digest": study_digest, "incoming_sha256": incoming_sha256}
+                self._append(book, Evaluate, fields)
+            return allowed
 
     def note_unprotected(self, study_digest: str) -> None:
         """Note, before its first round, that a study in mode none is trained on this hospital's patients.

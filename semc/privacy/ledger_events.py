@@ -93,6 +93,15 @@ class Commit(_Entry):
     outgoing_sha256: Sha256
 
 
+class Evaluate(_Entry):
+    """Rates of the test patients were measured for a study; it costs no epsilon, but such answers are counted."""
+
+    kind: Literal["evaluate"] = "evaluate"
+    study_digest: Sha256
+    incoming_sha256: Sha256
+    """Of the weights that were measured."""
+
+
 class Unprotected(_Entry):
     """A study without patient-level privacy was trained on this hospital's images: no bound covers it."""
 
@@ -107,7 +116,7 @@ class Close(_Entry):
     reason: str = Field(min_length=1, max_length=200)
 
 
-Event = Created | Reserve | Refuse | Commit | Unprotected | Close
+Event = Created | Reserve | Refuse | Commit | Evaluate | Unprotected | Close
 
 _EVENT: Final[TypeAdapter[Event]] = TypeAdapter(Annotated[Event, Field(discriminator="kind")])
 

@@ -31,6 +31,8 @@ class Limits:
     """The policy's public lower bound: the expected number of patients in a step is q times this."""
     min_patients: int
     accept_unprotected_history: bool
+    max_evaluations: int
+    """Most answers about the test patients, over all studies."""
 
     def check(self, mechanism: Mechanism) -> None:
         """Refuse a round whose noise, sampling or length is outside the policy.
@@ -108,6 +110,7 @@ def effective(study: StudyConfig, policy: SitePolicy) -> Limits:
         patients=policy.patients,
         min_patients=max(privacy.min_patients, policy.min_patients),
         accept_unprotected_history=policy.accept_unprotected_history,
+        max_evaluations=policy.disclosure.max_evaluations,
     )
     if limits.patients < limits.min_patients:
         raise _refused(

@@ -23,13 +23,16 @@ federation: {sites: [north, south], rounds: 2}
 privacy: {mode: patient_dp, noise_multiplier: 4.0, patient_fraction: 0.5, min_patients: 6, delta: 1.0e-3}
 """
 
+TEST_PATIENTS = 12
+"""Enough for the small-cell rules below: six have each of the three planes, or more."""
+
 
 def private_site(
     folder: Path, *, name: str = "north", epsilon_total: float = 8.0, ledger: bool = True, **policy: Any
 ) -> SiteConfig:
     """Write a phantom hospital with its policy, and a ledger unless told otherwise."""
     folder.mkdir(parents=True, exist_ok=True)
-    site = load_site(write_site(folder, name))
+    site = load_site(write_site(folder, name, test_patients=TEST_PATIENTS))
     content = {
         "patients": 6,
         "min_patients": 6,

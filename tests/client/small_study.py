@@ -21,14 +21,16 @@ federation: {sites: [north, south], rounds: 2}
 """
 
 
-def write_site(folder: Path, name: str = "north", *, patients: int = 6, **changes: Any) -> Path:
+def write_site(
+    folder: Path, name: str = "north", *, patients: int = 6, test_patients: int = 3, **changes: Any
+) -> Path:
     """Write a phantom hospital with its site file and return that file."""
     config = PhantomConfig(
         seed=5,
         classes=("head", "abdomen", "femur"),
         centre_names=(name,),
         patients_per_centre=patients,
-        test_patients_per_centre=3,
+        test_patients_per_centre=test_patients,
         frames_per_patient=3,
         image_size=32,
     )

@@ -21,7 +21,7 @@ def rows(site: SiteConfig, text: str) -> dict[str, Row]:
 def test_the_policys_number_of_patients_is_held_against_those_that_train(tmp_path: Path) -> None:
     found = rows(private_site(tmp_path / "right"), PRIVATE_TEXT)
     assert found["policy's patients"].state == "passed"
-    assert found["images"].found.startswith("18 train, 0 validation, 9 test")
+    assert found["images"].found.startswith("18 train, 0 validation, 36 test")
     found = rows(private_site(tmp_path / "high", patients=7), PRIVATE_TEXT)
     assert (found["policy's patients"].state, found["policy's patients"].found) == (
         "warning",

@@ -6,11 +6,13 @@ import shutil
 from pathlib import Path
 
 import pytest
+import yaml
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, RecordDict
 from flwr.clientapp import ClientApp
 
 from client.app import build_app
 from client.privacy_gate import ledger_place
+from client.site import warm_site
 from semc.config import SiteConfig, StudyConfig, parse_study
 from semc.models import build_model
 from semc.parameter_exchange import split_parameters
@@ -121,7 +123,9 @@ def test_older_copies_of_ledger_and_anchor_are_found_by_the_coordinators_memory(
             refused = ask(app_of(tmp_path / "site"), kind, number, head=head)
             assert refused.error.reason == RefusalCode.LEDGER
         assert seen == []
-    # the control: a coordinator without memory trains on, and the budget of round 1 is forgotten
+    assert ask(app, "train", 2).error.reason == RefusalCode.LEDGER  # this very process remembers, too
+    # the control: after a restart, with a coordinator without memory, the budget of round 1 is forgotten
+    warm_site.cache_clear()
     assert ask(app, "train", 2).has_content()
 
 
@@ -176,3 +180,37 @@ def test_the_policy_decides_about_modes(tmp_path: Path) -> None:
     assert refused.error.reason == RefusalCode.POLICY
     private_site(tmp_path / "plain", modes=["none"])
     assert ask(app_of(tmp_path / "plain"), "query", 0).error.reason == RefusalCode.POLICY
+
+
+def test_an_evaluation_of_mode_none_is_noted_too(tmp_path: Path) -> None:
+    site = private_site(tmp_path)
+    reply = ask(app_of(tmp_path), "evaluate", 1, study=PLAIN, payload=weights(PLAIN))
+    assert reply.has_content()  # exact counts of test patients, and statistics of training images behind them
+    assert any(isinstance(event, Unprotected) for event in Ledger(ledger_place(site)).events())
+    assert ask(app_of(tmp_path), "train", 1).error.reason == RefusalCode.POLICY
+
+
+def test_a_handshake_of_mode_none_is_noted_before_it_looks_at_data(tmp_path: Path) -> None:
+    site = private_site(tmp_path)
+    shutil.rmtree(tmp_path / "images")
+    assert ask(app_of(tmp_path), "query", 0, study=PLAIN).error.reason == RefusalCode.DATA
+    assert any(isinstance(event, Unprotected) for event in Ledger(ledger_place(site)).events())
+
+
+def test_a_policy_that_is_tightened_or_removed_holds_from_the_next_message_on(tmp_path: Path) -> None:
+    site = private_site(tmp_path)
+    app = app_of(tmp_path)  # one warm process throughout
+    assert ask(app, "train", 1).has_content()
+    content = yaml.safe_load(site.policy.read_text(encoding="utf-8"))
+    tighter = {**content, "budget": {**content["budget"], "min_noise_multiplier": 50.0}}
+    site.policy.write_text(yaml.safe_dump(tighter), encoding="utf-8")
+    assert ask(app, "train", 2).error.reason == RefusalCode.POLICY
+    assert ask(app, "evaluate", 3).error.reason == RefusalCode.POLICY
+    site.policy.unlink()
+    for kind, number in (("query", 0), ("train", 2), ("evaluate", 3)):
+        assert ask(app, kind, number).error.reason == RefusalCode.POLICY
+    assert (
+        ask(app, "query", 0, study=PLAIN).error.reason == RefusalCode.POLICY
+    )  # nobody knows what is allowed
+    site.policy.write_text(yaml.safe_dump(content), encoding="utf-8")
+    assert ask(app, "train", 2).has_content()

@@ -19,14 +19,13 @@ from client.private_round import PrivateSiteTrainer
 from client.refusal import RefusalError, refusal_of
 from client.site import WarmSite
 from client.training_round import SiteTrainer
-from semc.config import SiteConfig, StudyConfig, parse_study
+from semc.config import SiteConfig, StudyConfig, load_policy, parse_study
 from semc.exit_codes import ExitCode, SemcError
 from semc.models import build_model
 from semc.parameter_exchange import split_parameters
-from semc.privacy.ledger import Ledger
-from semc.privacy.limits import plan_cost
+from semc.privacy.ledger import Ledger, Reservation
+from semc.privacy.limits import effective, mechanism_of, plan_cost
 from semc.protocol import ARRAYS, CONFIG, DISCLOSED_NAMES, LEDGER_HEAD, RefusalCode
-from semc.wire import pack
 from tests.client.opened_files import opened_in
 from tests.client.private_site import PRIVATE_TEXT, private_site
 from tests.client.small_study import STUDY_TEXT
@@ -233,29 +232,81 @@ def test_two_runs_with_one_seed_differ_and_no_secret_is_kept(
 
 
 def test_the_last_weights_are_measured_once_with_rates_only(tmp_path: Path) -> None:
-    site = private_site(tmp_path, disclosure={"min_cell": 5, "min_evaluation_patients": 5})
+    site = private_site(tmp_path)
     trainer = PrivateSiteTrainer(site, STUDY)
     trainer.run_round(1, FIRST)
     answer = trainer.evaluate(FIRST, 3)
     assert set(answer) <= DISCLOSED_NAMES
-    assert trainer.evaluate(FIRST, 3) == answer
-    other = {**FIRST, "gate.router.bias": FIRST["gate.router.bias"] + 1}
-    assert trainer.evaluate(other, 3) == {}
     kept = json.loads((site.state_directory / STUDY.digest()[:16] / "evaluation.json").read_text())
     assert kept["metrics"] == answer
+    kept["metrics"]["test-accuracy"] = 0.25  # what is kept is what is answered, whatever the data are by now
+    (site.state_directory / STUDY.digest()[:16] / "evaluation.json").write_text(json.dumps(kept))
+    assert trainer.evaluate(FIRST, 3)["test-accuracy"] == 0.25
+    other = {**FIRST, "gate.router.bias": FIRST["gate.router.bias"] + 1}
+    with opened_in(site.data.root) as seen:
+        assert PrivateSiteTrainer(site, STUDY).evaluate(other, 3) == {}
+    assert seen == []
 
 
-def test_a_message_has_one_size_whatever_the_data(tmp_path: Path) -> None:
-    sizes = set()
-    for place in ("one", "two"):
+def refused_evaluation(site: SiteConfig, study: StudyConfig = STUDY) -> ExitCode:
+    with opened_in(site.data.root) as seen, pytest.raises(SemcError) as caught:
+        PrivateSiteTrainer(site, study).evaluate(FIRST, 3)
+    assert seen == []
+    return caught.value.code
+
+
+def test_a_study_that_was_not_trained_here_gets_no_answer(tmp_path: Path) -> None:
+    site = private_site(tmp_path)
+    assert refused_evaluation(site) is ExitCode.BUDGET_REFUSED
+    reserved = Ledger(ledger_place(site)).reserve(
+        Reservation(STUDY.digest(), 1, "1" * 64, mechanism_of(STUDY)),
+        effective(STUDY, load_policy(site.policy)),
+    )
+    assert refused_evaluation(site) is ExitCode.BUDGET_REFUSED  # reserved, but nothing came of it
+    Ledger(ledger_place(site)).commit(reserved.seq, "2" * 64)
+    assert PrivateSiteTrainer(site, STUDY).evaluate(FIRST, 3)
+
+
+def test_answers_are_counted_over_all_studies(tmp_path: Path) -> None:
+    rules = {"min_cell": 5, "min_evaluation_patients": 5, "max_evaluations": 2}
+    site = private_site(tmp_path, disclosure=rules)
+    for seed in (1, 2, 3):
+        study = parse_study(PRIVATE_TEXT, {"seed": seed})
+        trainer = PrivateSiteTrainer(site, study)
+        trainer.run_round(1, FIRST)
+        if seed < 3:
+            trainer.evaluate(FIRST, 3)
+            trainer.evaluate(FIRST, 3)  # the same question is the same answer
+        else:
+            assert refused_evaluation(site, study) is ExitCode.BUDGET_REFUSED
+
+
+def test_a_closed_ledger_and_unprotected_studies_end_evaluations_too(tmp_path: Path) -> None:
+    for place, end, code in (
+        ("closed", lambda ledger: ledger.close("the study programme is over"), ExitCode.LEDGER_INVALID),
+        ("unprotected", lambda ledger: ledger.note_unprotected("a" * 64), ExitCode.POLICY_REFUSED),
+    ):
         site = private_site(tmp_path / place)
-        if place == "two":
-            for image in sorted((tmp_path / place / "images").rglob("*_01.png")):
-                image.unlink()
-            rows = (site.data.root / "manifest.csv").read_text().splitlines()
-            (site.data.root / "manifest.csv").write_text(
-                "\n".join(row for row in rows if "_01.png" not in row) + "\n"
-            )
-        update = PrivateSiteTrainer(site, STUDY).run_round(1, FIRST)
-        sizes.add(len(pack(update.shared, "fp32")))
-    assert len(sizes) == 1
+        PrivateSiteTrainer(site, STUDY).run_round(1, FIRST)
+        end(Ledger(ledger_place(site)))
+        assert refused_evaluation(site) is code
+        with opened_in(site.data.root) as seen, pytest.raises(SemcError) as caught:
+            PrivateSiteTrainer(site, STUDY).run_round(2, FIRST)
+        assert caught.value.code is code
+        assert seen == []
+
+
+def test_the_reply_bears_the_head_of_its_own_commit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    site = private_site(tmp_path)
+    trainer = PrivateSiteTrainer(site, STUDY)
+    commit = Ledger.commit
+
+    def interrupted(ledger: Ledger, seq: int, outgoing: str) -> str:
+        head = commit(ledger, seq, outgoing)
+        Ledger(ledger_place(site)).note_unprotected("a" * 64)  # another program appends at once
+        return head
+
+    monkeypatch.setattr(Ledger, "commit", interrupted)
+    update = trainer.run_round(1, FIRST)
+    assert update.ledger_head != Ledger(ledger_place(site)).head().hash
+    assert Ledger(ledger_place(site)).contains(update.ledger_head)

@@ -18,7 +18,12 @@ MECHANISM = Mechanism(2.0, 0.1, 100)
 
 
 def limits(
-    *, total: float = 8.0, study: float = 6.0, delta: float = 1e-5, accept_unprotected: bool = False
+    *,
+    total: float = 8.0,
+    study: float = 6.0,
+    delta: float = 1e-5,
+    accept_unprotected: bool = False,
+    max_evaluations: int = 10,
 ) -> Limits:
     return Limits(
         epsilon_total=total,
@@ -31,6 +36,7 @@ def limits(
         patients=400,
         min_patients=100,
         accept_unprotected_history=accept_unprotected,
+        max_evaluations=max_evaluations,
     )
 
 
