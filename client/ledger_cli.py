@@ -50,7 +50,7 @@ def init(
 
     Example: semc-client ledger init --site north --patients 400
     """
-    from client.ledger_view import make
+    from client.ledger_making import make
     from semc.config import load_site
 
     config = load_site(site_file(context, site))

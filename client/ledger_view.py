@@ -1,19 +1,15 @@
-"""What a hospital's ledger says, for people and scripts; and how one is made."""
+"""What a hospital's ledger says, for people and scripts."""
 
 from __future__ import annotations
 
 import json
-import re
 from dataclasses import asdict, dataclass
 
 from client.privacy_gate import ledger_place, policy_of, require_ledger
 from semc.config import SiteConfig, SitePolicy
-from semc.exit_codes import ExitCode, SemcError
 from semc.privacy.accounting import Mechanism, prv_epsilon, rdp_epsilon
-from semc.privacy.ledger import Ledger, charges
+from semc.privacy.ledger import charges
 from semc.privacy.ledger_events import Close, Commit, Created, Event, Refuse, Reserve, Unprotected
-
-_STUDY_FOLDER = re.compile(r"[0-9a-f]{16}")
 
 
 @dataclass(frozen=True)
@@ -147,60 +143,6 @@ def history_of(site: SiteConfig) -> History:
     assert isinstance(events[0], Created)
     smallest, least = _bounds(events[0], policy)
     return History(policy, tuple(charges(events)), least, smallest)
-
-
-def make(site: SiteConfig, patients: int) -> list[str]:
-    """Make a hospital's ledger from its policy and return, line by line, what was promised.
-
-    Studies that left their state at this site were trained before there was a ledger, so without protection; they are
-    noted in it.
-
-    Raises:
-        SemcError: POLICY_REFUSED without a policy or budget, USAGE where `patients` is not the policy's number,
-            LEDGER_INVALID where there is a ledger, DISK.
-    """
-    policy = policy_of(site)
-    if policy is None or policy.budget is None:
-        raise SemcError(
-            ExitCode.POLICY_REFUSED,
-            "There is no policy with a budget that a ledger could hold studies to.",
-            "write policy.yaml with a budget section (policy.example.yaml explains it)",
-        )
-    if patients != policy.patients:
-        raise SemcError(
-            ExitCode.USAGE,
-            f"--patients {patients} is not the policy's number of patients.",
-            "check both: a ledger cannot be made again",
-        )
-    budget = policy.budget
-    ledger = Ledger.create(
-        ledger_place(site),
-        site=site.site,
-        patients=patients,
-        delta=budget.delta,
-        epsilon_total=budget.epsilon_total,
-    )
-    earlier = sorted(
-        path.name for path in site.state_directory.glob("*") if _STUDY_FOLDER.fullmatch(path.name)
-    )
-    for study in earlier:
-        ledger.note_unprotected(study)
-    head = ledger.head()
-    lines = [
-        f"The ledger of '{site.site}' is made. It promises, for good:",
-        f"  whatever studies do, no patient is charged more than epsilon {budget.epsilon_total:g} at delta "
-        f"{budget.delta:g} for everything that leaves;",
-        f"  every round is charged before its images are opened, and no crash is refunded ({patients} patients);",
-        "  a missing, changed or older ledger stops every study with patient-level privacy.",
-        "Keep its folder and the state directory on reliable disks; restoring one from a backup stops the site.",
-        f"Head, entry {head.seq}: {head.hash}",
-    ]
-    if earlier:
-        lines.append(
-            f"Noted: {len(earlier)} studies were trained here before, without patient-level privacy. Such studies need "
-            "accept_unprotected_history in the policy to be followed by private ones."
-        )
-    return lines
 
 
 def _bounds(created: Created, policy: SitePolicy | None) -> tuple[float, float]:

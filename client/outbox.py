@@ -6,15 +6,18 @@ have: noised tensors and the ledger's head, nothing else.
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Final
 
 from torch import Tensor
 
 from client.round_update import RoundUpdate
-from semc.checkpoint import load_state, prune, save_state, saved_states
+from semc.checkpoint import STATE_FILE, load_state, prune, save_state, saved_states
 
 KEPT_ROUNDS: Final = 3
+OUTBOX: Final = "outbox"
+"""Its folder in a study's folder; a study of mode none has none."""
 _PREFIX: Final = "reply-"
 
 
@@ -26,7 +29,7 @@ class Outbox:
     """
 
     def __init__(self, folder: Path) -> None:
-        self._folder = folder / "outbox"
+        self._folder = folder / OUTBOX
 
     def find(self, round_number: int, incoming_sha256: str) -> RoundUpdate | None:
         """Return the reply of a round to these very weights, None where there is none.
@@ -45,11 +48,19 @@ class Outbox:
     def keep(self, round_number: int, incoming_sha256: str, tensors: dict[str, Tensor], head: str) -> None:
         """Keep a reply before it is sent.
 
+        Replies of later rounds are forgotten: a study that began again has made them untrue, and they would crowd out
+        the new ones.
+
         Raises:
             SemcError: DISK.
         """
         metadata = {"incoming_sha256": incoming_sha256, "ledger_head": head}
-        save_state(self._place(round_number), tensors, metadata)
+        place = self._place(round_number)
+        save_state(place, tensors, metadata)
+        kept = saved_states(self._folder, _PREFIX)
+        for later in kept[kept.index(place) + 1 :]:
+            (later / STATE_FILE).unlink()  # first what makes it a reply: a half-removed one is none
+            shutil.rmtree(later)
         prune(self._folder, _PREFIX, KEPT_ROUNDS)
 
     def _place(self, round_number: int) -> Path:

@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import yaml
 from typer.testing import CliRunner
 
 from client.cli import app
 from client.doctor.privacy import privacy_rows
+from client.ledger_making import make
 from client.ledger_plan import HEADS, plan_study
 from client.ledger_utility import CLASSES, UTILITY, expected, study_noise, utility_class
 from client.ledger_wish import Wish
 from client.privacy_gate import ledger_place, private_limits, require_ledger
+from semc.checkpoint import save_state
 from semc.config import SiteConfig, load_policy, load_site, parse_study
 from semc.exit_codes import ExitCode, SemcError
+from semc.privacy import ledger_store
 from semc.privacy.accounting import Mechanism, prv_epsilon, rdp_epsilon
 from semc.privacy.ledger import Ledger, Reservation
 from semc.privacy.limits import effective, mechanism_of
@@ -116,8 +121,14 @@ def test_init_asks_for_the_policys_number(site: SiteConfig) -> None:
     refused(ExitCode.POLICY_REFUSED, site, "init", "--patients", "400")
 
 
+def left_behind(site: SiteConfig, digest: str, *folders: str) -> None:
+    """Leave what a study keeps at a site: saved states, by the names of their folders."""
+    for folder in folders:
+        save_state(site.state_directory / digest[:16] / folder, {"weight": torch.zeros(1)}, {})
+
+
 def test_studies_from_before_the_ledger_are_noted(site: SiteConfig) -> None:
-    (site.state_directory / STUDY.digest()[:16] / "round-00001").mkdir(parents=True)
+    left_behind(site, STUDY.digest(), "round-00001")
     (site.state_directory / "logs").mkdir()
     assert "Noted: 1 studies" in run(site, "init", "--patients", "400")
     assert "without patient-level privacy" in run(site, "show")
@@ -126,6 +137,43 @@ def test_studies_from_before_the_ledger_are_noted(site: SiteConfig) -> None:
     assert refusal.value.code is ExitCode.POLICY_REFUSED
     write_policy(site.policy.parent, accept_unprotected_history=True)
     charge(site, 1)
+
+
+def test_an_adopted_model_and_private_replies_are_no_unprotected_study(site: SiteConfig) -> None:
+    left_behind(site, "a" * 64, "adopted")
+    left_behind(site, "b" * 64, "round-00001", "outbox/reply-00001")
+    assert "Noted" not in run(site, "init", "--patients", "400")
+    charge(site, 1)
+
+
+def test_a_crash_leaves_no_ledger_that_lacks_earlier_studies(
+    site: SiteConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever is left is whole, or missing, or refused: a private round never runs without the entry."""
+    for digit in "abc":
+        left_behind(site, digit * 64, "round-00001")
+    place = ledger_place(site)
+    for point in ("_insert", "sync_folder", "write_anchor"):
+        real = getattr(ledger_store, point)
+        calls = itertools.count()
+
+        def crash(*args: Any, real: Any = real, calls: Any = calls, point: str = point) -> Any:
+            if next(calls) == (2 if point == "_insert" else 0):
+                raise KeyboardInterrupt
+            return real(*args)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(ledger_store, point, crash)
+            with pytest.raises(KeyboardInterrupt):
+                make(site, 400)
+        with pytest.raises(SemcError) as refusal:
+            charge(site, 1)
+        assert refusal.value.code is ExitCode.LEDGER_INVALID
+        place.database.unlink(missing_ok=True)
+    run(site, "init", "--patients", "400")
+    assert require_ledger(site).head().seq == 4
+    with pytest.raises(SemcError, match="mode none"):
+        charge(site, 1)
 
 
 # plan
