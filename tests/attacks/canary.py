@@ -35,7 +35,6 @@ from tests.attacks.private_site import (
     trainer_of,
 )
 
-CANARY_FRAMES = 8
 _OTHERS = 3
 _PUBLIC_PATIENTS = 4
 _OTHERS_LABEL, _CANARY_LABEL = 0, 5
@@ -54,17 +53,18 @@ class Game:
     """How far one draw of the canary moves the clipped sum along the direction, in units of C."""
 
 
-def build_game(study: StudyConfig, *, image_level: bool = False) -> Game:
+def build_game(study: StudyConfig, frames: int, *, image_level: bool = False) -> Game:
     """Return the game for a study.
 
     Args:
         study: Noise, sampling, local steps and rounds.
+        frames: Frames of the canary patient.
         image_level: The broken twin: each of the canary's frames is clipped by itself, at the same claim.
     """
-    made = phantom_patients(_OTHERS + 1, CANARY_FRAMES, seed=6)
-    one_picture = made[-1].images[:1] * CANARY_FRAMES  # eight frames that pull the same way
+    made = phantom_patients(_OTHERS + 1, frames, seed=6)
+    one_picture = made[-1].images[:1] * frames  # frames that pull the same way
     others = [Patient(number, made[number].images[:1], (_OTHERS_LABEL,)) for number in range(_OTHERS)]
-    canary = Patient(_OTHERS, one_picture, (_CANARY_LABEL,) * CANARY_FRAMES)
+    canary = Patient(_OTHERS, one_picture, (_CANARY_LABEL,) * frames)
     records = pool_of(study, [*others, canary], image_level=image_level)
     gradients = _clipped_gradients(study, records)
     basis, _ = torch.linalg.qr(torch.stack(gradients[:_OTHERS], dim=1))

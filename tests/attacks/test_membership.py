@@ -30,14 +30,14 @@ _OVERFIT_AREA = 0.70
 @pytest.mark.parametrize(
     ("candidates", "models", "steps", "most_area", "most_found"),
     [
-        # A few hundred scores: their own spread needs wider limits than the audit's.
-        (100, 6, 20, 0.60, 0.08),
+        # A few hundred scores: their own spread needs a wider limit, and has no 1 % to speak of.
+        (100, 6, 20, 0.60, None),
         # 100 members: the fewest patients with which a default policy takes part.
         pytest.param(200, 16, 60, 0.55, 0.03, marks=pytest.mark.audit),
     ],
 )
 def test_members_are_not_told_from_strangers(
-    candidates: int, models: int, steps: int, most_area: float, most_found: float, audit: Audit
+    candidates: int, models: int, steps: int, most_area: float, most_found: float | None, audit: Audit
 ) -> None:
     study = audited_study(
         {
@@ -81,22 +81,19 @@ def test_members_are_not_told_from_strangers(
                 },
             )
         )
-    area = max(found, key=lambda name: found[name].true_positives_at_one_percent)
+    if most_found is None:
+        return
+    best, best_control = (
+        max(result.true_positives_at_one_percent for result in results.values())
+        for results in (found, control)
+    )
     audit(
         AuditRow(
             "membership by the best of the three: true positives at 1 % false ones",
             setting,
-            found[area].true_positives_at_one_percent,
+            best,
             most_found,
-            (
-                Control(
-                    "heads overfit without privacy",
-                    max(result.true_positives_at_one_percent for result in control.values()),
-                    most_found,
-                ),
-            )
-            if most_found <= 0.03
-            else (),
+            (Control("heads overfit without privacy", best_control, most_found),),
             {"most_that_epsilon_allows": most_true_positives_of(_EPSILON, delta, 0.01)},
         )
     )
