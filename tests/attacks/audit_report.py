@@ -25,7 +25,7 @@ def cells_of(row: Mapping[str, Any]) -> tuple[str, ...]:
         for control in row["controls"]
     )
     verdict = "held" if row["held"] else "FAILED"
-    figure, limit = f"{row['value']:.3g}", f"≤ {row['at_most']:.3g}"
+    figure, limit = f"{row['value']:.3g}", f"≤ {row['at_most']:.5g}"
     return (row["attack"], row["setting"], figure, limit, controls or "–", verdict)
 
 

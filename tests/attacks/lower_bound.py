@@ -1,7 +1,7 @@
 """From an attacker's hits and misses to a lower bound on epsilon that holds with 95 % confidence.
 
 Whoever is (epsilon, delta)-private leaves every test between "patient in" and "patient out" with
-TPR <= e^epsilon FPR + delta and TNR <= e^epsilon FNR + delta (Kairouz, Oh and Viswanath 2015). So rates that were
+hits <= e^epsilon false alarms + delta, as rates, and the same of the two complements (Kairouz, Oh and Viswanath 2015). So rates that were
 counted, moved to the unfavourable end of their Clopper-Pearson intervals, bound epsilon from below (Jagielski, Ullman
 and Oprea 2020). A bound above the claim proves the claim false; a bound below it proves nothing.
 """

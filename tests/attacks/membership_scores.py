@@ -30,8 +30,7 @@ def true_positive_rate_at(
 def most_true_positives_of(epsilon: float, delta: float, false_positive_rate: float) -> float:
     """Return the largest true positive rate that (epsilon, delta) allows at a false positive rate.
 
-    Both inequalities of Kairouz, Oh and Viswanath (2015): TPR <= e^eps FPR + delta, and
-    1 - FPR <= e^eps (1 - TPR) + delta.
+    Both inequalities of Kairouz, Oh and Viswanath (2015): t <= e^eps f + delta and 1 - f <= e^eps (1 - t) + delta.
     """
     rising = math.exp(epsilon) * false_positive_rate + delta
     falling = 1 - math.exp(-epsilon) * (1 - delta - false_positive_rate)
