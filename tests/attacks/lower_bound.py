@@ -1,9 +1,9 @@
 """From an attacker's hits and misses to a lower bound on epsilon that holds with 95 % confidence.
 
-Whoever is (epsilon, delta)-private leaves every test between "patient in" and "patient out" with
-hits <= e^epsilon false alarms + delta, as rates, and the same of the two complements (Kairouz, Oh and Viswanath 2015). So rates that were
-counted, moved to the unfavourable end of their Clopper-Pearson intervals, bound epsilon from below (Jagielski, Ullman
-and Oprea 2020). A bound above the claim proves the claim false; a bound below it proves nothing.
+Whoever is (epsilon, delta)-private leaves every test between "patient in" and "patient out" with, as rates,
+hits <= e^epsilon false alarms + delta, and the same of the two complements (Kairouz, Oh and Viswanath 2015). So rates
+that were counted, moved to the unfavourable end of their Clopper-Pearson intervals, bound epsilon from below
+(Jagielski, Ullman and Oprea 2020). A bound above the claim proves the claim false; a bound below it proves nothing.
 """
 
 from __future__ import annotations
