@@ -1,12 +1,14 @@
 """`semc-client adopt`: a hospital that took no part in a study makes its finished model fit its own scanner.
 
 Weights, gamma and beta come from the federation; batch-norm statistics are measured on the site's own unlabelled
-images and stay in its state directory. Nothing is sent. Three cases:
+images and stay in its state directory. Nothing is sent. The cases:
 
 * `bn: average`: the federation's mean statistics count for 32 images of prior;
+* `bn: frozen` (privacy mode patient_dp): the same, with the public statistics that came with the trunk;
 * `bn: silo`: statistics never travelled, so there is no prior and fewer than 64 images are refused;
 * `bn: fedbn`: refused. Gamma and beta stayed at the sites too; the shared weights under initial ones are a network
-  that nobody trained, and mending it takes labels and training, that is a place in the federation.
+  that nobody trained, and mending it takes labels and training, that is a place in the federation;
+* `model.norm: group`: refused. There are no statistics to fit, so the model is used as it is.
 """
 
 from __future__ import annotations
@@ -82,9 +84,9 @@ def adopt(
         What was found and where the model lies.
 
     Raises:
-        SemcError: STUDY_MISMATCH (foreign weights, `fedbn`, settings the site did not approve), IMAGES_TOO_FEW,
-            CHECKPOINT_INVALID, USAGE (the output folder holds something else), DISK, ALREADY_RUNNING, DEVICE, and
-            whatever the images are refused for.
+        SemcError: STUDY_MISMATCH (foreign weights, `fedbn`, no batch norm, settings the site did not approve),
+            IMAGES_TOO_FEW, CHECKPOINT_INVALID, USAGE (the output folder holds something else), DISK, ALREADY_RUNNING,
+            DEVICE, and whatever the images are refused for.
     """
     site, study = load_site(site_file), load_study(study_name)
     _check_allowed(study, site)
@@ -141,7 +143,7 @@ def _adapted(
 ) -> Adoption:
     """Measure the site's statistics into the network; returns what was found."""
     images = SiteImages(study.data, site.data, study.model.weights)
-    num_classes, average = len(study.data.classes), study.federation.bn == "average"
+    num_classes, prior_travelled = len(study.data.classes), study.federation.bn in ("average", "frozen")
 
     def answers() -> tuple[tuple[int, ...], Scores | None]:
         scores = None
@@ -156,13 +158,13 @@ def _adapted(
     predicted_before, test_before = answers()
     one, other = patient_halves(chosen)
     halves = None
-    if not average and min(len(one), len(other)) >= _SMALLEST_BATCH:
+    if not prior_travelled and min(len(one), len(other)) >= _SMALLEST_BATCH:
         halves = (mixed(one, 0), mixed(other, 0))
     report = adapt_statistics(
         network,
         [mixed(chosen, number) for number in range(PASSES)],
         device,
-        prior=statistics_of(network) if average else None,
+        prior=statistics_of(network) if prior_travelled else None,
         halves=halves,
     )
     if not all(bool(torch.isfinite(tensor).all()) for tensor in network.state_dict().values()):
@@ -215,7 +217,13 @@ def _check_allowed(study: StudyConfig, site: SiteConfig) -> None:
         raise SemcError(
             ExitCode.STUDY_MISMATCH,
             "Under federation.bn fedbn every site keeps its own gamma and beta: a new site has none.",
-            "take part in a study to train them, or ask for a model of a study with bn silo or average",
+            "take part in a study to train them, or ask for a model of a study with bn silo, average or frozen",
+        )
+    if study.model.norm == "group":
+        raise SemcError(
+            ExitCode.STUDY_MISMATCH,
+            "The network has no batch norm (model.norm group), so there are no statistics to adapt.",
+            "use the model as `semc-server export` wrote it",
         )
 
 

@@ -24,6 +24,7 @@ from semc.exit_codes import ExitCode, SemcError
 from semc.models import build_model
 from semc.parameter_exchange import split_parameters
 from semc.training import blend_statistics, evaluate, statistics_of
+from tests.client.private_site import PRIVATE_TEXT
 from tests.client.small_study import STUDY_TEXT, write_site
 
 CPU = torch.device("cpu")
@@ -250,6 +251,27 @@ def test_fedbn_and_unapproved_studies_are_refused(site: Path, tmp_path: Path) ->
     assert "approved 64" in refused(ExitCode.STUDY_MISMATCH, strict, study_file, weights).problem
     strict.write_text(yaml.safe_dump({**content, "allowed_studies": ["123456789abc"]}))
     assert "allowed studies" in refused(ExitCode.STUDY_MISMATCH, strict, study_file, weights).problem
+
+
+def test_a_private_studys_statistics_are_a_prior_as_those_of_average_are(site: Path, tmp_path: Path) -> None:
+    study = parse_study(PRIVATE_TEXT)
+    few = pictures(site, tmp_path / "few", 63, patients=9)
+    weights, study_file = hand_over(tmp_path, study)
+    found = adopt(site, study_file, weights, images=few, out=tmp_path / "out")
+    assert (found.report.reference, found.report.prior_count, found.report.num_images) == ("prior", 32.0, 63)
+    adopted, prior = statistics_of(load_adopted(tmp_path / "out", study)), statistics_of(build_model(study))
+    name = next(iter(prior))
+    own = (adopted[name].mean_C * 95 - prior[name].mean_C * 32) / 63
+    assert not torch.allclose(adopted[name].mean_C, prior[name].mean_C)
+    assert not torch.allclose(adopted[name].mean_C, own)
+
+
+@pytest.mark.parametrize("text", [STUDY_TEXT, PRIVATE_TEXT])
+def test_a_network_without_batch_norm_has_nothing_to_adapt(text: str, site: Path, tmp_path: Path) -> None:
+    weights, study_file = hand_over(tmp_path, parse_study(text, {"model.norm": "group"}))
+    error = refused(ExitCode.STUDY_MISMATCH, site, study_file, weights, out=tmp_path / "out")
+    assert "no statistics to adapt" in error.problem
+    assert not (tmp_path / "out").exists()
 
 
 def test_nothing_else_is_overwritten(site: Path, tmp_path: Path) -> None:
