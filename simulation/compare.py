@@ -40,6 +40,9 @@ class Laboratory:
         at_once: Arms and seeds trained at the same time.
         keep_models: Leave weights and site states on the disk.
         console: Shows progress.
+
+    Raises:
+        SemcError: USAGE where the study has patient-level privacy.
     """
 
     study: StudyConfig
@@ -50,6 +53,14 @@ class Laboratory:
     at_once: int = 1
     keep_models: bool = False
     console: Console = field(default_factory=Console)
+
+    def __post_init__(self) -> None:
+        if self.study.privacy.private:
+            raise SemcError(
+                ExitCode.USAGE,
+                "The arms train in mode none, and this study has patient-level privacy.",
+                "`semc-sim utility` compares epsilons; or give a study of mode none",
+            )
 
     def run(self, tasks: Sequence[Task]) -> list[ArmRun]:
         """Return every task's result, see :func:`simulation.tasks.run_tasks`.

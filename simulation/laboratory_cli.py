@@ -25,6 +25,7 @@ from simulation.options import (
 )
 
 if TYPE_CHECKING:
+    from semc.config import StudyConfig
     from simulation.compare import Laboratory
 
 SeedsOption = Annotated[
@@ -152,28 +153,12 @@ def _laboratory(
     from rich.console import Console
 
     from simulation.compare import Laboratory
-    from simulation.make_sites import make_sites
     from simulation.run import Resources
-    from simulation.study_run import phantom_request
 
     loaded = study_of(study, override)
-    if sites is None:
-        sites, request = out / "hospitals", phantom_request(loaded)
-        wanted = request.model_dump_json(indent=1)
-        made_for = sites / "request.json"
-        if not made_for.is_file():
-            shutil.rmtree(sites, ignore_errors=True)  # what an interrupted call left
-            make_sites(request, sites)
-            made_for.write_text(wanted, encoding="utf-8")
-        elif made_for.read_text(encoding="utf-8") != wanted:
-            raise SemcError(
-                ExitCode.USAGE,
-                "The output folder's phantom hospitals were made for another study.",
-                "give another --out, or --sites",
-            )
-    return Laboratory(
+    laboratory = Laboratory(
         study=loaded,
-        sites=sites.resolve(),
+        sites=(out / "hospitals" if sites is None else sites).resolve(),
         out=out.resolve(),
         seeds=_whole_numbers(seeds, "--seeds"),
         resources=Resources.share(at_once, gpus_per_site=gpus_per_site, ray_address=ray_address),
@@ -181,6 +166,33 @@ def _laboratory(
         keep_models=keep_models,
         console=Console(stderr=True, quiet=output is Format.JSON),
     )
+    if sites is None:
+        _draw(loaded, laboratory.sites)
+    return laboratory
+
+
+def _draw(study: StudyConfig, sites: Path) -> None:
+    """Draw the study's phantom hospitals, once for an output folder.
+
+    Raises:
+        SemcError: USAGE where the folder's were drawn for another study.
+    """
+    from simulation.make_sites import make_sites
+    from simulation.study_run import phantom_request
+
+    request = phantom_request(study)
+    wanted = request.model_dump_json(indent=1)
+    made_for = sites / "request.json"
+    if not made_for.is_file():
+        shutil.rmtree(sites, ignore_errors=True)  # what an interrupted call left
+        make_sites(request, sites)
+        made_for.write_text(wanted, encoding="utf-8")
+    elif made_for.read_text(encoding="utf-8") != wanted:
+        raise SemcError(
+            ExitCode.USAGE,
+            "The output folder's phantom hospitals were made for another study.",
+            "give another --out, or --sites",
+        )
 
 
 def _whole_numbers(text: str, option: str) -> list[int]:

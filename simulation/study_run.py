@@ -12,6 +12,7 @@ from rich.console import Console
 
 from semc.config import StudyConfig
 from semc.exit_codes import ExitCode, SemcError
+from semc.privacy.limits import check_plan
 from semc.reporting.report import write_study_report
 from semc.reporting.result import StudyResult
 from server.events import EventReader
@@ -53,6 +54,7 @@ def run_study(
             "A hospital that trains alone sends nothing, so it needs no privacy: that arm is another study.",
             "leave out --compare-local, or compare with a study of mode none",
         )
+    check_plan(study)  # before hospitals are drawn for nothing
     if sites is None:
         sites = out / "hospitals"
         make_sites(phantom_request(study), sites)

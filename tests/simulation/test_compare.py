@@ -60,6 +60,36 @@ def _laboratory(study: StudyConfig, hospitals: Path, out: Path) -> Laboratory:
     return Laboratory(study, hospitals, out, [0, 1], console=Console(quiet=True))
 
 
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("compare", "phantom_dp", "--arms", "local,pooled"),
+        ("loco", "phantom_dp", "--arm", "silo"),
+        ("compare", "phantom_dp", "--sites", "."),
+        ("run", "phantom_dp", "--compare-local"),
+    ],
+)
+def test_a_private_study_has_no_arms_and_nothing_is_drawn_for_it(
+    command: tuple[str, ...], tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    with pytest.raises(SemcError) as refusal:
+        CliRunner().invoke(app, [*command, "--out", str(out)], catch_exceptions=False)
+    assert refusal.value.code is ExitCode.USAGE
+    assert not out.exists()
+    if command[0] != "run":
+        assert "semc-sim utility" in refusal.value.fix
+
+
+def test_a_plan_that_is_too_expensive_is_refused_before_hospitals_are_drawn(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    words = ["run", "phantom_dp", "--set", "privacy.epsilon=0.5", "--out", str(out)]
+    with pytest.raises(SemcError) as refusal:
+        CliRunner().invoke(app, words, catch_exceptions=False)
+    assert refusal.value.code is ExitCode.BUDGET_REFUSED
+    assert not out.exists()
+
+
 def test_any_arm_can_be_the_one_others_are_compared_with(
     hospitals: Path, study: StudyConfig, tmp_path: Path, trained: list[Task]
 ) -> None:
