@@ -5,19 +5,21 @@ an older copy put back does not contain it. So the newest head of a site travels
 refuses where its ledger no longer knows it. Here each head may answer one question only (study, round, weights):
 given for another, nothing was charged for that answer, and it is refused. The same answer again is no new release.
 
-One JSON line per head, only ever appended.
+One JSON line per head, only ever appended. A line counts once it ends: what a full disk or a power cut left of one
+was never answered for, and the next line takes its place.
 """
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Final, TextIO
+from typing import BinaryIO, Final
 
 from semc.exit_codes import ExitCode, SemcError
 
@@ -63,9 +65,9 @@ class LedgerHeads:
         """
         if not self._file.exists():
             return None
-        with self._file.open(encoding="utf-8") as stream:
+        with self._file.open("rb") as stream:
             fcntl.flock(stream, fcntl.LOCK_SH)  # another run may be writing
-            lines = self._parse(stream.read())
+            lines = self._parse(_whole_lines(stream.read()))
         newest = next((line.head for line in reversed(lines) if line.site == site), None)
         return newest or None
 
@@ -88,7 +90,6 @@ class LedgerHeads:
             SemcError: CHECKPOINT_INVALID where the file is damaged, DISK where it cannot be written.
         """
         with self._appending() as stream:
-            stream.seek(0)
             lines = self._parse(stream.read())
             answered = [line.asked for line in lines if (line.site, line.head) == (site, head)]
             if answered:
@@ -97,11 +98,14 @@ class LedgerHeads:
         return True
 
     @contextmanager
-    def _appending(self) -> Iterator[TextIO]:
-        """Hold the file against other runs."""
+    def _appending(self) -> Iterator[BinaryIO]:
+        """Hold the file against other runs, at its start and without a torn last line."""
         try:
-            with self._file.open("a+", encoding="utf-8") as stream:
+            with self._file.open("a+b", buffering=0) as stream:
                 fcntl.flock(stream, fcntl.LOCK_EX)
+                stream.seek(0)
+                stream.truncate(len(_whole_lines(stream.read())))
+                stream.seek(0)
                 yield stream
         except OSError as error:
             raise SemcError(
@@ -111,13 +115,21 @@ class LedgerHeads:
             ) from error
 
     @staticmethod
-    def _append(stream: TextIO, seen: _Seen) -> None:
-        stream.write(json.dumps(asdict(seen)) + "\n")
-        stream.flush()
-        os.fsync(stream.fileno())
+    def _append(stream: BinaryIO, seen: _Seen) -> None:
+        """Write one line and wait for the disk; a line that fails leaves nothing."""
+        end = stream.seek(0, os.SEEK_END)
+        line = json.dumps(asdict(seen)).encode() + b"\n"
+        try:
+            if stream.write(line) < len(line):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            os.fsync(stream.fileno())
+        except OSError:
+            with suppress(OSError):
+                stream.truncate(end)
+            raise
 
     @staticmethod
-    def _parse(text: str) -> list[_Seen]:
+    def _parse(text: bytes) -> list[_Seen]:
         try:
             entries = [json.loads(line) for line in text.splitlines()]
             return [_Seen(entry["site"], entry["head"], Asked(**entry["asked"])) for entry in entries]
@@ -127,3 +139,8 @@ class LedgerHeads:
                 "The record of the sites' ledger heads is damaged.",
                 f"restore {HEADS_FILE} from a backup",
             ) from error
+
+
+def _whole_lines(text: bytes) -> bytes:
+    """Return a file's content without an incomplete last line."""
+    return text[: text.rfind(b"\n") + 1]
