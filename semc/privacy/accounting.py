@@ -2,8 +2,9 @@
 
 RDP decides (Mironov, Talwar and Zhang 2019, "Renyi differential privacy of the sampled Gaussian mechanism"): at every
 order the costs of different mechanisms add exactly, and the result is an upper bound. PRV (Gopi, Lee and Wutschitz
-2021) is tighter and only shown beside it. GDP is refused by name: its central-limit value lies below the true cost,
-1.62 where PRV gives 2.48 (sigma 1, q 0.05, 40 steps, delta 1e-5).
+2021) is tighter and only shown beside it. There is no other accountant: a ledger with an entry that names
+one is refused when it is read (semc/privacy/ledger_events.py). GDP would be wrong: its central-limit value lies below
+the true cost, 1.62 where PRV gives 2.48 (sigma 1, q 0.05, 40 steps, delta 1e-5).
 
 Opacus does the analysis and is imported when the first number is asked for, because it brings torch with it.
 """
@@ -23,8 +24,6 @@ from numpy.typing import NDArray
 
 from semc.exit_codes import ExitCode, SemcError
 
-MECHANISM: Final = "poisson-subsampled-gaussian"
-ACCOUNTANT: Final = "rdp"
 LARGEST_EPSILON: Final = 60.0
 """PRV is not computed above it: its grid grows with epsilon, and nobody would allow such a budget."""
 LEAST_NOISE: Final = 0.3
@@ -58,22 +57,6 @@ class Mechanism:
             raise ValueError("sampling_rate must be above 0 and at most 1")
         if self.steps < 1:
             raise ValueError("steps must be at least 1")
-
-
-def check_accountant(name: str) -> None:
-    """Refuse every accountant but RDP.
-
-    Raises:
-        SemcError: POLICY_REFUSED.
-    """
-    if name == ACCOUNTANT:
-        return
-    why = (
-        "The accountant 'gdp' reports less than is spent."
-        if name.lower() == "gdp"
-        else "This accountant is not known."
-    )
-    raise SemcError(ExitCode.POLICY_REFUSED, why, f"use '{ACCOUNTANT}', an upper bound")
 
 
 def default_delta(num_patients: int) -> float:

@@ -6,6 +6,7 @@ import math
 import subprocess
 import sys
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from itertools import product
 
 import dp_accounting
@@ -22,12 +23,13 @@ from semc.privacy.accounting import (
     ORDERS,
     Mechanism,
     _rdp_of_step,
-    check_accountant,
     default_delta,
     noise_for,
     prv_epsilon,
     rdp_epsilon,
 )
+from semc.privacy.ledger_chain import Chain
+from semc.privacy.ledger_events import NO_PREVIOUS, Created, canonical, entry_hash
 
 N_400 = 400**-1.1
 
@@ -148,11 +150,25 @@ def test_gdp_says_too_little_and_is_refused() -> None:
     claimed = gdp.compute_eps_poisson(steps=40, noise_multiplier=1.0, sample_rate=0.05, delta=1e-5)
     assert claimed == pytest.approx(1.62, abs=0.01)
     assert claimed < other_pld(mechanisms, 1e-5) - 0.5
-    check_accountant("rdp")
-    for name, word in (("gdp", "less than is spent"), ("GDP", "less than is spent"), ("prv", "not known")):
-        with pytest.raises(SemcError, match=word) as refusal:
-            check_accountant(name)
-        assert refusal.value.code is ExitCode.POLICY_REFUSED
+    for name in ("rdp", "gdp", "prv"):
+        first = Created(
+            seq=1,
+            at=datetime.now(UTC),
+            previous=NO_PREVIOUS,
+            ledger="a" * 32,
+            site="north",
+            patients=400,
+            delta=1e-5,
+            epsilon_total=8.0,
+        )
+        body = canonical(first).replace('"rdp"', f'"{name}"')
+        row = (1, body, entry_hash(NO_PREVIOUS, body))
+        if name == "rdp":
+            assert Chain([row]).created == first
+            continue
+        with pytest.raises(SemcError, match="unknown kind") as refusal:
+            Chain([row])
+        assert refusal.value.code is ExitCode.LEDGER_INVALID
 
 
 mechanisms_drawn = st.builds(
