@@ -25,6 +25,7 @@ def guarantee_of(study: StudyConfig, model: GlobalModel) -> PrivacyStatement | N
     mechanism = mechanism_of(study)
     return PrivacyStatement(
         epsilon=plan_cost(study),
+        epsilon_limit=privacy.epsilon,
         epsilon_prv=prv_epsilon([mechanism] * rounds, privacy.delta),
         delta=privacy.delta,
         noise_multiplier=mechanism.noise_multiplier,

@@ -35,6 +35,9 @@ class PrivacyStatement(BaseModel):
     """Whose presence is protected: added or removed as a whole."""
     epsilon: float = Field(ge=0, le=700)
     """Of the whole plan at `delta`, by Renyi accounting: an upper bound, and what decides."""
+    epsilon_limit: float = Field(gt=0)
+    """Of the study: most that a hospital's ledger lets it charge a patient, rounds trained again included; a hospital's
+    policy may set less."""
     epsilon_prv: float | None = Field(default=None, ge=0)
     """The same by the tighter PRV accounting, shown only; None where it was not computed."""
     delta: float = Field(gt=0, lt=1)
@@ -65,7 +68,8 @@ class PrivacyStatement(BaseModel):
             "For each patient, everything this study's plan lets a hospital send about its training images changes "
             f"the odds that this patient took part by a factor of at most {_shown(math.exp(self.epsilon))} (epsilon "
             f"{self.epsilon:.2f}), from even odds to at most {_percent(self.epsilon)} %, except with probability "
-            f"{self.delta:.0e} (delta)."
+            f"{self.delta:.0e} (delta); rounds trained again cost more, and each hospital's ledger stops this study at "
+            f"epsilon {self.epsilon_limit:.2f} or at its policy's limit, whichever is less."
         )
 
 
@@ -89,6 +93,10 @@ def promise_rows(statement: PrivacyStatement) -> list[tuple[str, str]]:
         ("protected", f"one {statement.unit}"),
         ("against", statement.adversary),
         ("epsilon at delta", f"{statement.epsilon:.2f} at {statement.delta:.0e} (RDP, decides); {prv} (PRV)"),
+        (
+            "enforced by each ledger",
+            f"epsilon {statement.epsilon_limit:.2f} for this study, or its policy's limit where that is less",
+        ),
         ("noise sigma, clip norm C", f"{statement.noise_multiplier:g}, {statement.max_grad_norm:g}"),
         (
             "patients per step, steps",

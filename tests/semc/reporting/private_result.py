@@ -6,6 +6,7 @@ from tests.semc.reporting.study_result import SITES, study_result
 
 STATEMENT = PrivacyStatement(
     epsilon=3.678,
+    epsilon_limit=4.0,
     epsilon_prv=3.374,
     delta=1e-5,
     noise_multiplier=2.0,

@@ -57,6 +57,7 @@ def test_page_terminal_and_markdown_give_the_guarantee_in_one_sentence():
     sentence = STATEMENT.sentence()
     assert sentence.endswith(".")
     assert ". " not in sentence
+    assert "each hospital's ledger stops this study at epsilon 4.00 or at its policy's limit" in sentence
     for text in (_page(private_result()).replace("&#39;", "'"), _terminal(private_result())):
         assert sentence in text
     assert sentence in site_markdown(private_result())
