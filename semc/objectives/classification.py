@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from semc.config import StudyConfig
 from semc.datasets import Batch
 from semc.models import SEMCOutput
 from semc.objectives.class_loss import ClassLoss
-from semc.objectives.local_tensors import check_tensors
-from semc.objectives.objective import ImagesOf, LossTerms, Objective
+from semc.objectives.objective import LossTerms, Objective
 
 
 class ClassificationObjective(Objective):
@@ -35,21 +34,3 @@ class ClassificationObjective(Objective):
             total = self._class_loss(output.logits_BK, batch.labels_B).mean()
         use_N = output.gate_weights_BN.detach().mean(0).tolist()
         return LossTerms(total, {"ce": total.item()}, tuple(use_N))
-
-    def after_step(self, network: nn.Module) -> None:
-        """Nothing to take over."""
-
-    def new_global_weights(self, network: nn.Module, images_of: ImagesOf | None = None) -> None:
-        """Nothing depends on old weights."""
-
-    def state_dict(self) -> dict[str, Tensor]:
-        """Return no tensors."""
-        return {}
-
-    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Accept only an empty state.
-
-        Raises:
-            SemcError: CHECKPOINT_INVALID otherwise.
-        """
-        check_tensors(state, {})

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from semc.datasets import Batch
+from semc.objectives.local_tensors import check_tensors
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,7 @@ site no longer has are left out. Only the site's own process can call it: no ima
 
 
 class Objective(ABC):
-    """What one training step minimises, with the local state that takes."""
+    """What one training step minimises, with the local state that takes; by default there is none."""
 
     @abstractmethod
     def step(self, network: nn.Module, batch: Batch, progress: float) -> LossTerms:
@@ -49,12 +50,10 @@ class Objective(ABC):
             progress: Elapsed share of the study, 0 to 1.
         """
 
-    @abstractmethod
-    def after_step(self, network: nn.Module) -> None:
+    def after_step(self, network: nn.Module) -> None:  # noqa: B027 - most leave nothing
         """Take over what the last step left (keys, running means); called after the optimiser's step."""
 
-    @abstractmethod
-    def new_global_weights(self, network: nn.Module, images_of: ImagesOf | None = None) -> None:
+    def new_global_weights(self, network: nn.Module, images_of: ImagesOf | None = None) -> None:  # noqa: B027 - likewise
         """Adapt the local state to shared weights that have just been received and merged.
 
         Args:
@@ -62,14 +61,14 @@ class Objective(ABC):
             images_of: The site's images, for objectives that encode old ones again.
         """
 
-    @abstractmethod
     def state_dict(self) -> dict[str, Tensor]:
         """Return copies of the local state, on the CPU; it stays at the site."""
+        return {}
 
-    @abstractmethod
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         """Restore what :meth:`state_dict` returned.
 
         Raises:
             SemcError: CHECKPOINT_INVALID if a tensor is missing, unknown or of another shape or type.
         """
+        check_tensors(state, {})

@@ -10,8 +10,6 @@ Shape legend: B frames of one patient, N experts, K classes.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import torch
 from torch import Tensor, nn
 
@@ -19,12 +17,13 @@ from semc.config import StudyConfig
 from semc.datasets import Batch
 from semc.losses import cross_entropy, prototype_contrast
 from semc.models import SEMCOutput
-from semc.objectives.local_tensors import check_tensors
-from semc.objectives.objective import ImagesOf, LossTerms, Objective
+from semc.objectives.objective import LossTerms, Objective
 
 
 class SemcDpObjective(Objective):
     """Cross-entropy of the fused and of the experts' logits, and the contrast against learnable prototypes.
+
+    It has no local state: nothing of a patient outlives its step.
 
     Args:
         study: The study; `expert_ce_weight` is w_ce, `contrast_weight` lambda, `temperature` tau.
@@ -62,21 +61,3 @@ class SemcDpObjective(Objective):
             total = self.loss(output, batch.labels_B)
         use_N = output.gate_weights_BN.detach().mean(0).tolist()
         return LossTerms(total, {}, tuple(use_N))
-
-    def after_step(self, network: nn.Module) -> None:
-        """Nothing to take over: nothing of a patient outlives its step."""
-
-    def new_global_weights(self, network: nn.Module, images_of: ImagesOf | None = None) -> None:
-        """Nothing depends on old weights."""
-
-    def state_dict(self) -> dict[str, Tensor]:
-        """Return no tensors."""
-        return {}
-
-    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Accept only an empty state.
-
-        Raises:
-            SemcError: CHECKPOINT_INVALID otherwise.
-        """
-        check_tensors(state, {})

@@ -31,10 +31,6 @@ class Aggregator(Protocol):
             ValueError: The site already has a reply in this round.
         """
 
-    @property
-    def num_replies(self) -> int:
-        """Replies taken since the last :meth:`clear`."""
-
     def next_model(self, current: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Return the next global model, made from at least one reply.
 

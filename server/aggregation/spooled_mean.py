@@ -43,11 +43,6 @@ class SpooledMean:
         """Write one reply to disk, with the weight its site is enrolled with."""
         self._spool.add(site, payload, self._weights[site])
 
-    @property
-    def num_replies(self) -> int:
-        """Replies on disk."""
-        return len(self._spool)
-
     def next_model(self, current: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Return a new model with the keys, shapes and dtypes of `current`, computed in float64."""
         self._optimizer.begin_round()

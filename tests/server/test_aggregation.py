@@ -63,7 +63,6 @@ def _next(
     aggregator.clear()
     for site, update in zip("pqr", updates, strict=True):
         aggregator.take(site, pack(update, "fp32"))
-    assert aggregator.num_replies == len(updates)
     return aggregator.next_model(current)
 
 
@@ -215,7 +214,7 @@ def test_second_reply_of_a_site_is_refused(tmp_path: Path) -> None:
     aggregator.take("p", pack({"a": torch.ones(1)}, "fp32"))
     with pytest.raises(ValueError, match="already"):
         aggregator.take("p", pack({"a": torch.ones(1)}, "fp32"))
-    assert aggregator.num_replies == 1
+    assert aggregator.next_model({"a": torch.zeros(1)})["a"].item() == 1
 
 
 def test_unwritable_spool_is_a_disk_error(tmp_path: Path) -> None:
