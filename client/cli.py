@@ -140,6 +140,9 @@ def keygen(context: typer.Context, site: SiteOption = None) -> None:
     typer.echo(f"fingerprint  {identity.fingerprint}")
     typer.echo(f"public file  {public}   (send this one; {config.private_key.name} stays here)")
     typer.echo(f"coordinator  semc-server enrol {config.site} --public-key {public.name} --images N")
+    typer.echo(
+        "             --images: how many train; studies with patient-level privacy do without, leave it out"
+    )
 
 
 def _site(context: typer.Context, site: str | None) -> tuple[Path, SiteConfig]:

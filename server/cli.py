@@ -88,8 +88,13 @@ def enrol(
     site: Annotated[str, typer.Argument(help="The name in the site's own file.")],
     public_key: Annotated[Path, typer.Option(help="Public key made by `semc-client keygen`.")],
     images: Annotated[
-        int, typer.Option(min=1, help="Training images agreed with the site; weighs its updates.")
-    ],
+        int | None,
+        typer.Option(
+            min=1,
+            help="Training images agreed with the site; weighs its updates. Not needed where all sites weigh alike, as "
+            "in every study with patient-level privacy.",
+        ),
+    ] = None,
     home: HomeOption = DEFAULT_HOME,
     output: FormatOption = Format.TEXT,
 ) -> None:
@@ -104,7 +109,7 @@ def enrol(
     if output is Format.JSON:
         typer.echo(json.dumps({"site": site, "node_id": enrolment.node_id, "images": enrolment.num_examples}))
     else:
-        typer.echo(f"enrolled {site}: node {enrolment.node_id}, {enrolment.num_examples} images")
+        typer.echo(f"enrolled {site}: node {enrolment.node_id}{_images(enrolment.num_examples)}")
 
 
 @app.command()
@@ -200,7 +205,7 @@ def status(home: HomeOption = DEFAULT_HOME, output: FormatOption = Format.TEXT) 
         typer.echo(f"coordinator {state.address}: {state.health}")
         typer.echo(f"certificate: {state.certificate_days_left:.0f} days left")
         for entry in state.sites:
-            typer.echo(f"site {entry.site}: {entry.state}, {entry.num_examples} images")
+            typer.echo(f"site {entry.site}: {entry.state}{_images(entry.num_examples)}")
         for made in state.runs:
             privacy = f"; {made.privacy}" if made.privacy else ""
             typer.echo(f"run {made.run}: {made.outcome.replace('_', ' ')}{privacy}")
@@ -244,6 +249,11 @@ def export(
 
     number = export_model(find_run(Home(home), run_name), out)
     typer.echo(f"model of round {number}: {out}")
+
+
+def _images(number: int | None) -> str:
+    """Return a site's number of images as it is shown behind other words; nothing where it did not say."""
+    return "" if number is None else f", {number} images"
 
 
 def main() -> None:

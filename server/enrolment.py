@@ -1,4 +1,4 @@
-"""Enrolling a site: its key at the SuperLink, its name and number of images in the enrolment record."""
+"""Enrolling a site: its key at the SuperLink, its name and, where it told, number of images in the enrolment record."""
 
 from __future__ import annotations
 
@@ -15,16 +15,17 @@ _SITE_NAME: Final = re.compile(r"[a-z0-9][a-z0-9_-]{0,39}")
 _LOCK: Final = "registry.lock"
 
 
-def enrol(home: Home, site: str, key_file: Path, num_images: int) -> Enrolment:
+def enrol(home: Home, site: str, key_file: Path, num_images: int | None = None) -> Enrolment:
     """Register a site's key and record what weighs its updates.
 
-    A site that is enrolled with the same key only gets its number of images changed.
+    A site that is enrolled with the same key only gets its number of images changed, where one is given.
 
     Args:
         home: The coordinator's home; its coordinator must be running.
         site: The name the site's own file gives it.
         key_file: The public half of its key, OpenSSH or PEM.
-        num_images: Training images agreed with the site.
+        num_images: Training images agreed with the site; None: it takes part in studies of weight uniform only, as
+            all with patient-level privacy are.
 
     Returns:
         The enrolment.
@@ -56,7 +57,8 @@ def enrol(home: Home, site: str, key_file: Path, num_images: int) -> Enrolment:
                 f"run `semc-server revoke {site}` first if the key was replaced on purpose",
             )
         if known is not None:
-            enrolment = known.model_copy(update={"num_examples": num_images})
+            kept = known.num_examples if num_images is None else num_images
+            enrolment = known.model_copy(update={"num_examples": kept})
         else:
             control = Control(home)
             control.connect()

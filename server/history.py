@@ -32,7 +32,7 @@ _ALWAYS_LOCAL: Final = (
 )
 _PRIVATE_LOCAL: Final = (
     "images, labels, file names and patient identifiers",
-    "number of training images and of patients, class counts, training loss",
+    "number of training images (unless it was told at enrolment) and of patients, class counts, training loss",
     "gradients before clipping and noise, and the secret random numbers that choose patients and make noise",
     "optimiser state",
     "confusion counts, and the rates of classes with too few test patients",

@@ -31,8 +31,9 @@ class Enrolment(BaseModel):
 
     public_key: str | None
     """PEM text of the site's EC public key; null in simulations."""
-    num_examples: int = Field(ge=1)
-    """Training images agreed with the site at enrolment; the weight of its updates."""
+    num_examples: int | None = Field(ge=1)
+    """Training images agreed with the site at enrolment; the weight of its updates. None where it did not say: it takes
+    part in studies that weigh all sites alike, such as every study with patient-level privacy."""
     node_id: int | None = Field(default=None, ge=1, lt=2**64)
     """Node number the SuperLink gave this key."""
 
@@ -92,7 +93,7 @@ class Registry:
             raise SemcError(
                 ExitCode.KEY_UNREGISTERED,
                 f"The study names sites that are not enrolled: {', '.join(missing)}.",
-                "run `semc-server enrol SITE --public-key FILE --images N` for each",
+                "run `semc-server enrol SITE --public-key FILE [--images N]` for each",
             )
         return replace(self, sites={name: self.sites[name] for name in names})
 

@@ -10,6 +10,7 @@ from semc.config import StudyConfig, load_study
 from semc.exit_codes import ExitCode, SemcError
 from semc.reporting import StudyResult
 from server.registry import Registry
+from server.site_weights import site_weights
 
 CHECKPOINT_PREFIX: Final = "round-"
 
@@ -71,9 +72,11 @@ class RunFolder:
         """Make the folder with a study and the enrolment of its sites.
 
         Raises:
-            SemcError: KEY_UNREGISTERED where a named site is not enrolled, DISK where it cannot be written.
+            SemcError: KEY_UNREGISTERED where a named site is not enrolled, USAGE where one lacks the number of images
+                that the study weighs it by, DISK where it cannot be written.
         """
         enrolled = registry.restricted_to(study.federation.sites)
+        site_weights(study.federation, enrolled)  # refused here, before anything runs
         try:
             self.root.mkdir(parents=True)
             self.study_file.write_text(study.to_yaml(), encoding="utf-8")

@@ -21,7 +21,8 @@ class SiteStatus:
     site: str
     state: str
     """online | offline | registered | unregistered | unknown"""
-    num_examples: int
+    num_examples: int | None
+    """Training images agreed at enrolment, None where the site did not say."""
 
 
 @dataclass(frozen=True)

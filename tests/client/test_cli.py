@@ -98,6 +98,7 @@ def test_keygen_prints_what_the_coordinator_needs(site: Path) -> None:
     assert done.returncode == 0
     assert done.stdout.startswith("ecdsa-sha2-nistp384 ")
     assert "semc-server enrol north --public-key site.key.pub --images N" in done.stdout
+    assert "studies with patient-level privacy do without" in done.stdout
     assert stat.S_IMODE((site / "site.key").stat().st_mode) == 0o600
     assert "PRIVATE" not in done.stdout
 

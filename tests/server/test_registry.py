@@ -8,7 +8,7 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 
-from semc.config import FederationConfig
+from semc.config import FederationConfig, load_study
 from semc.exit_codes import ExitCode, SemcError
 from server.registry import (
     Enrolment,
@@ -17,6 +17,7 @@ from server.registry import (
     read_public_key,
     rehearsal_registry,
 )
+from server.run_folder import RunFolder
 from server.site_weights import site_weights
 
 SSH, PEM = serialization.Encoding.OpenSSH, serialization.Encoding.PEM
@@ -120,6 +121,21 @@ def test_weights(weight: str, expected: dict[str, float]) -> None:
     )
     federation = FederationConfig.model_validate({"sites": ["a", "b"], "weight": weight})
     assert site_weights(federation, registry) == expected
+
+
+def test_a_site_without_a_number_of_images_is_weighed_alike_or_not_at_all(tmp_path: Path) -> None:
+    silent = Enrolment(public_key="pem text", num_examples=None, node_id=7)
+    Registry({"a": silent, "b": Enrolment(public_key=None, num_examples=9)}).save(tmp_path)
+    registry = Registry.load(tmp_path)
+    assert registry.sites["a"] == silent
+    uniform = FederationConfig.model_validate({"sites": ["a", "b"], "weight": "uniform"})
+    assert site_weights(uniform, registry) == {"a": 1.0, "b": 1.0}
+    for weight in ("n", "sqrt_n"):
+        by_images = {"federation.sites": ["a", "b"], "federation.weight": weight}
+        with pytest.raises(SemcError, match=f"weight {weight} takes: a\\.") as caught:
+            RunFolder(tmp_path / weight).create(load_study("phantom_smoke", by_images), registry)
+        assert caught.value.code is ExitCode.USAGE
+        assert not (tmp_path / weight).exists()
 
 
 def test_weight_of_a_site_that_is_not_enrolled_is_refused() -> None:
