@@ -134,6 +134,8 @@ def test_enrol_registers_once_and_status_shows_it(coordinator: Coordinator, publ
     for images in ("40", "41"):
         done = coordinator.command("enrol", "north", "--public-key", str(public_key), "--images", images)
         assert done.returncode == 0, done.stderr
+    done = coordinator.command("enrol", "north", "--public-key", str(public_key))
+    assert "41 images" in done.stdout, "a number that was told stays until another one is"
     done = coordinator.command("status", "--format", "json")
     assert done.returncode == 0, done.stderr
     state = json.loads(done.stdout)

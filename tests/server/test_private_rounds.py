@@ -337,7 +337,7 @@ def test_mode_none_sends_and_keeps_no_heads(tmp_path: Path) -> None:
 def test_a_damaged_record_of_heads_stops_the_run(tmp_path: Path) -> None:
     file = tmp_path / HEADS_FILE
     assert LedgerHeads(file).accept("north", "a" * 64, Asked("d", 1, "w"))
-    file.write_text(file.read_text()[:-9])
+    file.write_text(file.read_text()[:-9] + "\n")
     with pytest.raises(SemcError) as caught:
         LedgerHeads(file).accept("north", "b" * 64, Asked("d", 2, "w"))
     assert caught.value.code is ExitCode.CHECKPOINT_INVALID
