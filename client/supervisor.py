@@ -188,7 +188,7 @@ class Supervisor:
             raise SemcError(
                 ExitCode.KEY_UNREGISTERED,
                 "The coordinator does not know this site's key, or has withdrawn it.",
-                f"send the public key: semc-server enrol {self._site.site} --public-key FILE --images N",
+                f"send the public key: semc-server enrol {self._site.site} --public-key FILE",
             )
         self._console.say("the coordinator still shows this site online; trying again for up to 90 s")
         self._start_supernode_at = now + _ACTIVATION_RETRY_SECONDS
