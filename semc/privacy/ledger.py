@@ -4,8 +4,8 @@ It belongs to the site and to its patients: all studies, rounds and runs draw on
 inherits everything, so that no patient's past is ever forgotten. A reservation counts whatever becomes of it: a crash
 is not refunded, and a round that is computed again is charged again.
 
-Chain and anchor have no key: they show every change that leaves one of them as it was. Who controls the machine can bring
-back an older copy of both, or write both anew. The coordinator's memory of the heads finds that
+Chain and anchor have no key: they show every change that leaves one of them as it was. Who controls the machine can
+bring back an older copy of both, or write both anew. The coordinator's memory of the heads finds that
 (:meth:`Ledger.contains`); nothing at the site can prevent it.
 """
 
