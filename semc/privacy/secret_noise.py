@@ -21,6 +21,10 @@ _DRAWS: Final = 4
 """Normal draws averaged into one value: their sum blurs which floats a single draw can reach (section 5.1 of
 Holohan and Braghin 2021, "Secure random sampling in differential privacy")."""
 
+_BYTES_PER_KEY: Final = 2**30
+"""The counter of ChaCha20's blocks has 32 bits, so a key lasts 2**38 bytes, and the library raises there: 28 steps of
+150 million weights at 64 bytes a value."""
+
 
 class KeyStream(Protocol):
     """A source of bytes; anything but the secret one is for tests."""
@@ -38,14 +42,12 @@ class SecretRng:
     """
 
     def __init__(self, stream: KeyStream | None = None) -> None:
-        self._stream = _SecretStream() if stream is None else stream
+        self._stream = SecretStream() if stream is None else stream
         self._process = os.getpid()
 
     def uniform(self, count: int) -> NDArray[np.float64]:
         """Return numbers in [0, 1), each a multiple of 2**-53."""
-        if os.getpid() != self._process:
-            raise RuntimeError("a forked process would repeat its parent's secret numbers")
-        words = np.frombuffer(self._stream.read(8 * count), dtype="<u8")
+        words = np.frombuffer(self._read(8 * count), dtype="<u8")
         return (words >> np.uint64(11)).astype(np.float64) * 2.0**-53
 
     def normal(self, count: int) -> NDArray[np.float64]:
@@ -59,7 +61,12 @@ class SecretRng:
 
     def generator(self) -> np.random.Generator:
         """Return a numpy generator seeded with 256 secret bits, for frames and augmentation; never for noise."""
-        return np.random.Generator(np.random.PCG64(int.from_bytes(self._stream.read(32), "little")))
+        return np.random.Generator(np.random.PCG64(int.from_bytes(self._read(32), "little")))
+
+    def _read(self, num_bytes: int) -> bytes:
+        if os.getpid() != self._process:
+            raise RuntimeError("a forked process would repeat its parent's secret numbers")
+        return self._stream.read(num_bytes)
 
     def __repr__(self) -> str:
         return "SecretRng(...)"
@@ -68,13 +75,27 @@ class SecretRng:
         raise TypeError("secret randomness is never saved or copied")
 
 
-class _SecretStream:
-    """ChaCha20's key stream under a key nobody else has; the key is not kept."""
+class SecretStream:
+    """ChaCha20's key stream under keys nobody else has; none is kept.
 
-    def __init__(self) -> None:
-        # The key is used once, so the nonce may be zero; a zero counter is 2**64 blocks from its end.
-        self._cipher = Cipher(ChaCha20(os.urandom(32), bytes(16)), mode=None).encryptor()
+    Args:
+        bytes_per_key: Read before the operating system is asked for another key; small in tests alone.
+    """
+
+    def __init__(self, bytes_per_key: int = _BYTES_PER_KEY) -> None:
+        self._bytes_per_key = bytes_per_key
+        self._left = 0
 
     def read(self, num_bytes: int) -> bytes:
         """Encrypt zeros."""
-        return self._cipher.update(bytes(num_bytes))
+        parts = []
+        while num_bytes > 0:
+            if self._left == 0:
+                # A key is used once, so the nonce and the counter in it may start at zero.
+                self._cipher = Cipher(ChaCha20(os.urandom(32), bytes(16)), mode=None).encryptor()
+                self._left = self._bytes_per_key
+            taken = min(num_bytes, self._left)
+            parts.append(self._cipher.update(bytes(taken)))
+            self._left -= taken
+            num_bytes -= taken
+        return b"".join(parts)

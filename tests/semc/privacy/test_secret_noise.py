@@ -6,12 +6,15 @@ import copy
 import inspect
 import os
 import pickle
+from collections.abc import Callable
 
 import numpy as np
 import pytest
+from cryptography.hazmat.primitives.ciphers import Cipher
+from cryptography.hazmat.primitives.ciphers.algorithms import ChaCha20
 from scipy import stats
 
-from semc.privacy.secret_noise import SecretRng
+from semc.privacy.secret_noise import SecretRng, SecretStream
 from semc.seed import seed_everything
 from tests.semc.privacy.fixed_stream import FixedStream
 
@@ -81,12 +84,42 @@ def test_it_is_not_saved_copied_or_shown() -> None:
     assert "seed" not in inspect.signature(SecretRng).parameters
 
 
-def test_a_forked_process_gets_no_numbers() -> None:
+def test_a_key_is_replaced_before_its_counter_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In pieces of any size, across keys, with no block twice; each key gives the start of its own key stream."""
+    keys = [bytes([number] * 32) for number in range(1, 6)]
+    waiting = iter(keys)
+    monkeypatch.setattr("semc.privacy.secret_noise.os.urandom", lambda size: next(waiting))
+    stream = SecretStream(bytes_per_key=128)
+    read = b"".join(stream.read(size) for size in (100, 28, 1, 300, 0, 211))
+    expected = [Cipher(ChaCha20(key, bytes(16)), mode=None).encryptor().update(bytes(128)) for key in keys]
+    assert read == b"".join(expected)
+    blocks = [read[start : start + 64] for start in range(0, len(read), 64)]
+    assert len(set(blocks)) == len(blocks) == 10
+
+
+def test_numbers_go_on_over_many_keys() -> None:
+    numbers = SecretRng(SecretStream(bytes_per_key=1000)).normal(20_000)
+    assert len(np.unique(numbers)) == 20_000
+    assert stats.kstest(numbers, "norm").pvalue > 1e-4
+
+
+def test_one_key_alone_would_end() -> None:
+    """What the change of keys is for, at the last block that the library's 32-bit counter has."""
+    last_block = (2**32 - 1).to_bytes(4, "little") + bytes(12)
+    cipher = Cipher(ChaCha20(bytes(32), last_block), mode=None).encryptor()
+    assert len(cipher.update(bytes(64))) == 64
+    with pytest.raises(ValueError, match="counter"):
+        cipher.update(bytes(1))
+    assert inspect.signature(SecretStream).parameters["bytes_per_key"].default <= 2**38 // 2
+
+
+@pytest.mark.parametrize("ask", [lambda secret: secret.uniform(1), lambda secret: secret.generator()])
+def test_a_forked_process_gets_no_numbers(ask: Callable[[SecretRng], object]) -> None:
     secret = SecretRng()
     child = os.fork()
     if child == 0:
         try:
-            secret.uniform(1)
+            ask(secret)
         except RuntimeError:
             os._exit(0)
         os._exit(1)
