@@ -18,6 +18,7 @@ import torch
 import yaml
 from torch import Tensor, nn
 
+from semc import __version__
 from semc.checkpoint import STATE_FILE, load_state, save_state
 from semc.config import PretrainingConfig, SiteDataConfig, StudyConfig, parse_study
 from semc.config.pretraining import PHANTOM
@@ -28,6 +29,7 @@ from semc.exit_codes import ExitCode, SemcError
 from semc.models import build_model
 from semc.objectives import build_objective
 from semc.seed import derive_seed, seed_everything
+from semc.training.folder_digest import folder_digest
 from semc.training.trainer import Trainer
 
 PUBLIC_DATA: Final = "SEMC_PUBLIC_DATA"
@@ -83,14 +85,15 @@ def pretrained_trunk(study: StudyConfig, *, keep: Path | None = None, report: Re
 
     Args:
         study: A study with a `pretraining` section.
-        keep: Folder of an earlier result, which is used if it belongs to these settings, or replaced.
+        keep: Folder of an earlier result, which is used if it belongs to these settings, these public images and
+            this version of the software, or replaced.
         report: Told the steps.
 
     Raises:
         SemcError: DATA_NOT_FOUND or another code of the data; RUN_FAILED where training diverged; DISK.
     """
     assert study.pretraining is not None
-    identity = _identity(study)
+    identity = None if keep is None else _identity(study)
     if keep is not None and (keep / STATE_FILE).is_file():
         state, metadata = load_state(keep)
         if metadata.get("pretraining") == identity:
@@ -125,13 +128,7 @@ def _source(study: StudyConfig, pretraining: PretrainingConfig, folder: Path) ->
         )
         write_phantom(config, folder, workers=os.cpu_count() or 1)
         return _Source(tuple(PLANES), SiteDataConfig.model_validate({"root": folder, "split": split}))
-    root = Path(os.environ.get(PUBLIC_DATA) or os.devnull) / pretraining.source
-    if not (root / "manifest.csv").is_file():
-        raise SemcError(
-            ExitCode.DATA_NOT_FOUND,
-            f"The study's pretraining names the public images '{pretraining.source}', which are not here.",
-            f"let {PUBLIC_DATA} name a folder that holds {pretraining.source}/manifest.csv, or use source: phantom",
-        )
+    root = _public_folder(pretraining)
     table = read_table(root / "manifest.csv")
     if "label" not in table:
         raise SemcError(
@@ -142,6 +139,18 @@ def _source(study: StudyConfig, pretraining: PretrainingConfig, folder: Path) ->
     labels = tuple(sorted({str(label) for label in table["label"] if label}))
     site = {"root": root, "allow_ungrouped": True, "split": split, "cache_mb": 4096}
     return _Source(labels, SiteDataConfig.model_validate(site))
+
+
+def _public_folder(pretraining: PretrainingConfig) -> Path:
+    """Return the operator's folder of the public images, or raise DATA_NOT_FOUND."""
+    root = Path(os.environ.get(PUBLIC_DATA) or os.devnull) / pretraining.source
+    if not (root / "manifest.csv").is_file():
+        raise SemcError(
+            ExitCode.DATA_NOT_FOUND,
+            f"The study's pretraining names the public images '{pretraining.source}', which are not here.",
+            f"let {PUBLIC_DATA} name a folder that holds {pretraining.source}/manifest.csv, or use source: phantom",
+        )
+    return root
 
 
 def _train(study: StudyConfig, source: _Source, report: Report | None) -> dict[str, Tensor]:
@@ -205,10 +214,13 @@ def public_study(study: StudyConfig, classes: tuple[str, ...]) -> StudyConfig:
 
 
 def _identity(study: StudyConfig) -> str:
-    """Return the hash of everything that decides the trunk."""
+    """Return the hash of everything that decides the trunk: settings, software (it draws the phantom), images."""
     assert study.pretraining is not None
     text = public_study(study, study.data.classes).to_yaml() + study.pretraining.model_dump_json()
-    return hashlib.sha256(text.encode()).hexdigest()
+    digest = hashlib.sha256(f"{__version__}\n{text}".encode())
+    if study.pretraining.source != PHANTOM:
+        digest.update(folder_digest(_public_folder(study.pretraining)))
+    return digest.hexdigest()
 
 
 def _sha256(state: dict[str, Tensor]) -> str:

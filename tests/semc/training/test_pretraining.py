@@ -13,7 +13,7 @@ from semc.config import StudyConfig, parse_study
 from semc.exit_codes import ExitCode, SemcError
 from semc.models import build_model
 from semc.training.pretraining import PUBLIC_DATA, initial_network, pretrained_trunk, public_study
-from tests.semc.datasets.tiny_site import patients, write_site
+from tests.semc.datasets.tiny_site import patients, write_image, write_site
 
 TEXT = """
 name: small
@@ -83,6 +83,34 @@ def test_public_images_of_other_classes_are_taken_from_the_operators_folder(
     trunk = pretrained_trunk(study)
     assert not any(name.startswith("classifiers.") for name in trunk.state)
     assert hashlib.sha256((tmp_path / "atlas" / "manifest.csv").read_bytes()).hexdigest() == before
+
+
+def test_a_kept_trunk_of_other_public_images_or_software_is_not_found_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study = parse_study(TEXT, {"pretraining.source": "atlas"})
+    monkeypatch.setenv(PUBLIC_DATA, str(tmp_path))
+    write_site(tmp_path / "atlas", patients(6))
+    pretrained_trunk(study, keep=tmp_path / "kept")
+    trained: list[object] = []
+
+    def train(study: StudyConfig, source: object, report: object) -> dict[str, torch.Tensor]:
+        trained.append(source)
+        return {"backbone": torch.zeros(1)}
+
+    monkeypatch.setattr("semc.training.pretraining._train", train)
+    pretrained_trunk(study, keep=tmp_path / "kept")
+    assert not trained  # the control: nothing changed
+    write_image(tmp_path / "atlas" / patients(6)[0][0], 99)
+    for number in (1, 1):
+        pretrained_trunk(study, keep=tmp_path / "kept")
+        assert len(trained) == number
+    write_site(tmp_path / "atlas", patients(6)[:-1], images=False)
+    pretrained_trunk(study, keep=tmp_path / "kept")
+    assert len(trained) == 2
+    monkeypatch.setattr("semc.training.pretraining.__version__", "0.0.0")
+    pretrained_trunk(study, keep=tmp_path / "kept")
+    assert len(trained) == 3
 
 
 def test_the_public_study_has_the_papers_objective_and_no_privacy() -> None:
