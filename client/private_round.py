@@ -26,8 +26,8 @@ from client.tensor_hash import tensors_sha256
 from semc.config import SiteConfig, StudyConfig
 from semc.datasets import SiteImages, evaluation_batches
 from semc.datasets.patient_pool import PatientPool
-from semc.datasets.private_site_data import build_private_site_data
-from semc.datasets.sample import SiteData
+from semc.datasets.private_site_data import PrivateSiteData, build_private_site_data
+from semc.datasets.whole_patients import whole_patients
 from semc.exit_codes import ExitCode, SemcError
 from semc.models import SEMCNet, build_model
 from semc.objectives import SemcDpObjective
@@ -84,7 +84,7 @@ class PrivateSiteTrainer:
         self._state = LocalState(site.state_directory, site.site, study.digest())
         self._outbox = Outbox(self._state.folder)
         self._images = SiteImages(study.data, site.data, study.model.weights)
-        self._opened: SiteData | None = None
+        self._opened: PrivateSiteData | None = None
         self._first = (split_parameters(self._network, self._bn).local, self._trainer.state_dict())
         self.shared_shapes = shared_shapes(self._network, self._bn)
         """Shape of every tensor of the global model by name."""
@@ -160,7 +160,7 @@ class PrivateSiteTrainer:
         assert steps is not None  # the study refuses epochs in this mode
         return steps
 
-    def _data(self) -> SiteData:
+    def _data(self) -> PrivateSiteData:
         """Open the site's rows; called behind a reservation only, and by the closing evaluation."""
         if self._opened is None:
             self._opened = build_private_site_data(self._site.data, self._study.data)
@@ -185,7 +185,8 @@ class PrivateSiteTrainer:
 
     def _measured(self) -> dict[str, MetricValue]:
         """Measure the network's present weights on the test patients."""
-        rows, num_classes = self._data().test, len(self._study.data.classes)
+        rows = whole_patients(self._data().test, self._images)
+        num_classes = len(self._study.data.classes)
         found = evaluate(self._network, evaluation_batches(rows, self._images), num_classes, self._device)
         return disclosed_metrics(rows, found.probabilities_BK, num_classes, self._policy.disclosure)
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
 from semc.datasets.cohort_table import CentreKind, CentreRule, CohortOptions, CohortTable, ViewSource
-from semc.datasets.manifest import locate
+from semc.datasets.manifest_row import locate
 from semc.datasets.stills import read_still
 from semc.exit_codes import SemcError
 from simulation.cohort import read_tables

@@ -11,7 +11,7 @@ from semc.config import DataConfig, SiteConfig, StudyConfig, load_study
 from semc.config.site import SiteDataConfig
 from semc.datasets import ManifestRow, SiteData, build_site_data, check_images
 from semc.datasets.manifest import read_table, rename_columns
-from semc.datasets.private_site_data import build_private_site_data
+from semc.datasets.private_site_data import PrivateSiteData, build_private_site_data
 from semc.exit_codes import ExitCode, SemcError
 
 SAMPLE_PER_SPLIT: Final = 8
@@ -38,8 +38,9 @@ def data_rows(site: SiteConfig, study_name: str | None, *, every_image: bool) ->
     counts = ", ".join(f"{len(rows)} {name}" for name, rows in splits.items())
     yield passed("images", f"{counts}{'' if study is None else f' (study {study.name})'}")
     yield _classes_present(config, splits)
-    yield _patients(data, splits)
-    if study is not None and study.privacy.private:
+    yield _patients(splits, ungrouped=isinstance(data, SiteData) and data.ungrouped)
+    if isinstance(data, PrivateSiteData):
+        yield _left_out(data)
         yield _policy_patients(site, data)
         yield _people_with_two_keys(site, config)
     else:
@@ -49,7 +50,7 @@ def data_rows(site: SiteConfig, study_name: str | None, *, every_image: bool) ->
         yield checked("study", lambda: _agreed(study, site))
 
 
-def _site_data(site: SiteConfig, study: StudyConfig | None, config: DataConfig) -> SiteData:
+def _site_data(site: SiteConfig, study: StudyConfig | None, config: DataConfig) -> SiteData | PrivateSiteData:
     """Read the rows as the study would."""
     if study is not None and study.privacy.private:
         return build_private_site_data(site.data, config)
@@ -58,7 +59,19 @@ def _site_data(site: SiteConfig, study: StudyConfig | None, config: DataConfig) 
     )
 
 
-def _policy_patients(site: SiteConfig, data: SiteData) -> Row:
+def _left_out(data: PrivateSiteData) -> Row:
+    """Tell of rows that a private study leaves out in silence, since a refusal would tell the coordinator of them."""
+    if not data.dropped_patients and not data.dropped_rows:
+        return passed("rows left out", "none")
+    found = f"{data.dropped_patients} patients with a row that cannot serve"
+    found += f", {data.dropped_rows} rows that belong to no patient"
+    if not data.faults:
+        return warning("rows left out", found, "give every row a patient key")
+    first = data.faults[0]
+    return warning("rows left out", f"{found}; the first: {first.problem}", first.fix)
+
+
+def _policy_patients(site: SiteConfig, data: PrivateSiteData) -> Row:
     """Hold the policy's public number of patients against those that train; the result stays here."""
     found = len({row.group for row in data.train})
     try:
@@ -122,9 +135,9 @@ def _classes_present(config: DataConfig, splits: dict[str, tuple[ManifestRow, ..
     return passed("classes", f"all {len(config.classes)} in every split")
 
 
-def _patients(data: SiteData, splits: dict[str, tuple[ManifestRow, ...]]) -> Row:
+def _patients(splits: dict[str, tuple[ManifestRow, ...]], *, ungrouped: bool) -> Row:
     groups = {name: {row.group for row in rows} for name, rows in splits.items()}
-    if data.ungrouped:
+    if ungrouped:
         return warning(
             "patients", "some images have no patient key", "reports will say: not patient-disjoint"
         )

@@ -6,71 +6,26 @@ Rows are named by their number as a spreadsheet shows it (the header is row 1); 
 from __future__ import annotations
 
 import re
-from pathlib import Path, PurePosixPath, PureWindowsPath
-from typing import Any
+from collections.abc import Iterator
+from pathlib import Path
 
 import pandas as pd
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from semc.config.site import SiteDataConfig
+from semc.datasets.manifest_row import source_row, validated
 from semc.datasets.ontology import Ontology
-from semc.datasets.sample import SourceRow, Split
+from semc.datasets.sample import SourceRow
 from semc.exit_codes import ExitCode, SemcError
 
 COLUMNS = ("file", "label", "group", "site", "split", "acquisition", "device", "frame")
 """Columns this software reads; a manifest may hold others."""
 DUPLICATE_COLUMN = "exact_dup_of"
 """Rows with a value here repeat another image and are left out."""
-_SPLITS: dict[str, Split | None] = {
-    "": None,
-    "train": "train",
-    "val": "validation",
-    "validation": "validation",
-    "test": "test",
-}
-_SUFFIXES = (".png", ".jpg", ".jpeg")
 MANY_FRAMES = (
     *(".nii", ".nii.gz", ".mhd", ".mha", ".dcm", ".dicom"),
     *(".gif", ".mp4", ".avi", ".mov", ".mpeg", ".mpg"),
 )
 """Endings of files that may hold several rows' frames; a site itself reads none of them but a GIF of one frame."""
-
-
-class ManifestRecord(BaseModel):
-    """One validated line of the CSV, still in the site's own names."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    file: str = Field(min_length=1)
-    label: str = Field(min_length=1)
-    group: str = ""
-    site: str = ""
-    split: Split | None = None
-    acquisition: str = ""
-    device: str = ""
-    frame: int = Field(default=0, ge=0)
-
-    @field_validator("file")
-    @classmethod
-    def _inside(cls, file: str) -> str:
-        windows = PureWindowsPath(file)
-        if PurePosixPath(file).is_absolute() or windows.is_absolute() or windows.drive:
-            raise ValueError("must be relative to the image folder")
-        if ".." in windows.parts:
-            raise ValueError("must not climb out of the image folder with '..'")
-        return file
-
-    @field_validator("split", mode="before")
-    @classmethod
-    def _known_split(cls, split: str) -> Split | None:
-        if split.lower() not in _SPLITS:
-            raise ValueError("must be train, val or test, or empty")
-        return _SPLITS[split.lower()]
-
-    @field_validator("frame", mode="before")
-    @classmethod
-    def _no_frame(cls, frame: str) -> str | int:
-        return frame or 0
 
 
 def read_manifest(site: SiteDataConfig, ontology: Ontology) -> list[SourceRow]:
@@ -98,42 +53,32 @@ def rows_of_table(table: pd.DataFrame, site: SiteDataConfig, ontology: Ontology)
     root = site.root.resolve()
     rows: list[SourceRow] = []
     seen: dict[str, int] = {}
-    columns = [name for name in COLUMNS if name in table]
-    repeats = table[DUPLICATE_COLUMN].tolist() if DUPLICATE_COLUMN in table else [""] * len(table)
-    numbers = [int(number) for number in table.index]
-    for number, repeat, cells in zip(numbers, repeats, table[columns].to_dict("records"), strict=True):
-        if repeat:
-            continue
-        record = _validated({str(name): cell for name, cell in cells.items()}, number)
+    for number, cells in listed_cells(table):
+        record = validated(cells, number)
         picture = record.file
         if picture.lower().endswith(MANY_FRAMES):
             picture = f"{picture} frame {record.frame}"
         if picture in seen:
             raise _invalid(f"Rows {seen[picture]} and {number} name the same file.", "list each image once")
         seen[picture] = number
-        label = ontology.label_of(record.label, number)
-        if label is None:
-            continue
-        if not record.group and not site.allow_ungrouped:
-            raise SemcError(
-                ExitCode.SPLIT_LEAK,
-                f"Row {number} has no group (patient or stream).",
-                "fill the column or map it, or accept leakage: data.allow_ungrouped (semc-sim --allow-ungrouped)",
-            )
-        rows.append(
-            SourceRow(
-                index=number,
-                path=locate(root, record.file, number),
-                label=label,
-                group=f"{record.site}/{record.group}" if record.site and record.group else record.group,
-                split=record.split,
-                centre=record.site,
-                acquisition=record.acquisition,
-                device=record.device,
-                frame=record.frame,
-            )
-        )
+        row = source_row(record, number, root, site, ontology)
+        if row is not None:
+            rows.append(row)
     return rows
+
+
+def listed_cells(table: pd.DataFrame) -> Iterator[tuple[int, dict[str, str]]]:
+    """Yield each row's number and the cells this software reads, without the rows marked as repeats.
+
+    Args:
+        table: Under our column names, as :func:`rename_columns` returns it.
+    """
+    columns = [name for name in COLUMNS if name in table]
+    repeats = table[DUPLICATE_COLUMN].tolist() if DUPLICATE_COLUMN in table else [""] * len(table)
+    numbers = [int(number) for number in table.index]
+    for number, repeat, cells in zip(numbers, repeats, table[columns].to_dict("records"), strict=True):
+        if not repeat:
+            yield number, {str(name): cell for name, cell in cells.items()}
 
 
 def read_table(path: Path) -> pd.DataFrame:
@@ -145,7 +90,7 @@ def read_table(path: Path) -> pd.DataFrame:
     try:
         with path.open(encoding="utf-8-sig") as stream:
             header = stream.readline()
-        separator = ";" if header.count(";") > header.count(",") else ","
+        separator = separator_of(header)
         cells = pd.read_csv(
             path,
             sep=separator,
@@ -168,13 +113,27 @@ def read_table(path: Path) -> pd.DataFrame:
             f"{where} is not a row of the table.", "give every row the header's columns"
         ) from error
     cells = cells.apply(lambda column: column.str.strip())
-    names = cells.iloc[0].tolist()
-    if len(set(names)) != len(names) or "" in names:
-        raise _invalid("The manifest's header has empty or repeated names.", "name every column once")
+    names = checked_names(cells.iloc[0].tolist())
     table = cells.iloc[1:].set_axis(names, axis=1)
     table.index = pd.RangeIndex(2, len(cells) + 1)
     filled: pd.DataFrame = table[(table != "").any(axis=1)]
     return filled
+
+
+def separator_of(header: str) -> str:
+    """Return the character between a table's cells, judged by its first line."""
+    return ";" if header.count(";") > header.count(",") else ","
+
+
+def checked_names(names: list[str]) -> list[str]:
+    """Return a header's names.
+
+    Raises:
+        SemcError: MANIFEST_INVALID where one is empty or stands twice.
+    """
+    if len(set(names)) != len(names) or "" in names:
+        raise _invalid("The manifest's header has empty or repeated names.", "name every column once")
+    return names
 
 
 def rename_columns(table: pd.DataFrame, column_map: dict[str, str]) -> pd.DataFrame:
@@ -199,39 +158,6 @@ def rename_columns(table: pd.DataFrame, column_map: dict[str, str]) -> pd.DataFr
         if required not in renamed:
             raise _invalid(f"The manifest has no column '{required}'.", "add it or use data.column_map")
     return renamed
-
-
-def _validated(cells: dict[str, Any], number: int) -> ManifestRecord:
-    try:
-        return ManifestRecord.model_validate(cells)
-    except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        message = first["msg"].removeprefix("Value error, ")
-        raise _invalid(f"Row {number}, column '{first['loc'][0]}': {message}.", "correct the cell") from error
-
-
-def locate(root: Path, file: str, number: int) -> Path:
-    """Return the image's path, inside `root` even through symbolic links.
-
-    Args:
-        root: The resolved image folder.
-        file: Name relative to it, without its ending if it may lack one.
-        number: Row number for messages.
-
-    Raises:
-        SemcError: MANIFEST_INVALID or DATA_UNREADABLE.
-    """
-    path = root / PurePosixPath(*PureWindowsPath(file).parts)
-    if not path.suffix and not path.exists():
-        path = next((path.with_suffix(end) for end in _SUFFIXES if path.with_suffix(end).exists()), path)
-    resolved = path.resolve()
-    if not resolved.is_relative_to(root):
-        raise _invalid(f"Row {number}: the file is a link that leaves the image folder.", "copy the image in")
-    if not resolved.is_file():
-        raise SemcError(
-            ExitCode.DATA_UNREADABLE, f"Row {number}: the image is missing.", "restore it or remove the row"
-        )
-    return resolved
 
 
 def _invalid(problem: str, fix: str) -> SemcError:

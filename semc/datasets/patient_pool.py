@@ -68,7 +68,3 @@ class PatientPool:
             ids_B=torch.tensor([row.index for row in rows], dtype=torch.int64),
             groups_B=torch.zeros(len(rows), dtype=torch.int64),
         )
-
-    def batch(self, patient: int, rng: np.random.Generator) -> Batch:
-        """Return :meth:`load` of :meth:`frames`."""
-        return self.load(self.frames(patient, rng), rng)

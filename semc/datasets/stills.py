@@ -23,7 +23,8 @@ from semc.datasets.cohort_table import CohortTable
 from semc.datasets.decode import decode_image
 from semc.datasets.decode_dicom import decode_dicom
 from semc.datasets.link_image import link_image
-from semc.datasets.manifest import MANY_FRAMES, locate
+from semc.datasets.manifest import MANY_FRAMES
+from semc.datasets.manifest_row import locate
 from semc.datasets.sample import SourceRow
 from semc.exit_codes import ExitCode, SemcError
 

@@ -104,7 +104,7 @@ class PatientDPOptimizer(DPOptimizer):  # type: ignore[misc]  # opacus is untype
             _mark_as_processed(parameter.summed_grad)
 
 
-def private_step(optimizer: PatientDPOptimizer, losses: Iterable[Callable[[], Tensor]]) -> None:
+def private_step(optimizer: PatientDPOptimizer, losses: Iterable[Callable[[], Tensor | None]]) -> None:
     """Do one step: every drawn patient's gradient clipped and added, noise once, division by the expected number.
 
     A step without patients is a step: it adds noise like any other, since who was drawn is secret.
@@ -112,11 +112,15 @@ def private_step(optimizer: PatientDPOptimizer, losses: Iterable[Callable[[], Te
     Args:
         optimizer: Of the trained parameters.
         losses: Per drawn patient a function that computes the loss of that patient's frames. It is called in turn,
-            and its graph is gone before the next.
+            and its graph is gone before the next. None: a patient that cannot be read, who counts as zero.
     """
     optimizer.begin()
     for loss in losses:
-        loss().backward()  # type: ignore[no-untyped-call]
+        value = loss()
+        if value is None:
+            continue
+        value.backward()  # type: ignore[no-untyped-call]
+        del value  # or the graph would live through the next patient's forward pass
         for parameter in optimizer.params:
             if parameter.grad is None:  # not used by this patient
                 parameter.grad = torch.zeros_like(parameter)

@@ -3,12 +3,14 @@
 The network runs in evaluation mode: batch norms use their public statistics and the gate draws no noise, so that a
 patient's gradient is a function of that patient's frames and the weights alone. Who was drawn, which frames
 and what noise are secret and differ from run to run; a replayed round gives other weights, and costs again.
-Nothing about the training images is returned but the number of steps, which the plan fixes.
+Nothing about the training images is returned but the number of steps, which the plan fixes. A drawn patient whose
+images do not decode counts as zero, as one with a gradient that is not finite does: no patient ends a round.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import logging
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
 import numpy as np
@@ -17,6 +19,7 @@ from torch import Tensor
 
 from semc.config import StudyConfig
 from semc.datasets.patient_pool import PatientPool
+from semc.datasets.sample import ManifestRow
 from semc.exit_codes import ExitCode, SemcError
 from semc.models import SEMCNet
 from semc.objectives.semc_dp import SemcDpObjective
@@ -25,6 +28,8 @@ from semc.privacy.secret_noise import SecretRng
 from semc.training.feature_memory import FeatureMemory
 from semc.training.mode import in_mode
 from semc.training.optim import build_optimizer, learning_rate
+
+log = logging.getLogger(__name__)
 
 _MOMENTUM = "momentum."
 
@@ -67,6 +72,7 @@ class PrivateTrainer:
         self._objective = objective
         self._device = device
         self._secret = secret
+        self._told: set[str] = set()
         self._optimizer = build_optimizer(network, study.training)
         self._trainable = {name: p for name, p in network.named_parameters() if p.requires_grad}
         self._features: FeatureMemory | None = None
@@ -89,13 +95,11 @@ class PrivateTrainer:
             The steps done: always the study's `local_steps`.
 
         Raises:
-            SemcError: DATA_UNREADABLE or IMAGE_MODE, with the row number.
             ValueError: The round reaches past `total_steps`; nothing is then trained.
         """
         if not 0 <= global_step <= total_steps - self._steps:
             raise ValueError("the round reaches past the study's steps")
         secret = SecretRng() if self._secret is None else self._secret
-        rng = secret.generator()
         optimizer = PatientDPOptimizer(
             self._optimizer,
             noise_multiplier=self._sigma,
@@ -111,7 +115,9 @@ class PrivateTrainer:
                 for group in optimizer.param_groups:
                     group["lr"] = rate
                 drawn = pool.draw(self._privacy.patient_fraction, secret.uniform)
-                private_step(optimizer, [partial(self._loss, pool, patient, rng) for patient in drawn])
+                # Each with a generator of its own: what is chosen of one patient is no matter of another's frames.
+                losses = [partial(self._loss, pool, patient, secret.generator()) for patient in drawn]
+                private_step(optimizer, losses)
                 if report is not None:
                     report(done, self._steps)
         return self._steps
@@ -144,9 +150,18 @@ class PrivateTrainer:
         for name, tensor in state.items():
             own[name].copy_(tensor)
 
-    def _loss(self, pool: PatientPool, patient: int, rng: np.random.Generator) -> Tensor:
-        """Return one patient's loss; only the chosen frames are loaded."""
-        rows = pool.frames(patient, rng)
+    def _loss(self, pool: PatientPool, patient: int, rng: np.random.Generator) -> Tensor | None:
+        """Return one patient's loss, None where an image does not decode; only the chosen frames are loaded."""
+        try:
+            return self._loss_of(pool, pool.frames(patient, rng), rng)
+        except SemcError as error:
+            # Once a row, not once a draw: how often a patient was drawn is nobody's business.
+            if error.problem not in self._told:
+                self._told.add(error.problem)
+                log.warning("A patient counts as zero in training: %s", error.problem)
+            return None
+
+    def _loss_of(self, pool: PatientPool, rows: Sequence[ManifestRow], rng: np.random.Generator) -> Tensor:
         if self._features is not None:
             labels_B = torch.tensor([row.label for row in rows], device=self._device)
             features = self._features.of(rows, lambda missing: pool.load(missing, rng).to(self._device))

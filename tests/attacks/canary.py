@@ -154,7 +154,8 @@ def _clipped_gradients(study: StudyConfig, pool: PatientPool) -> Sequence[Tensor
     parameters = [p for p in network.parameters() if p.requires_grad]
     found = []
     for patient in range(pool.num_patients):
-        batch = pool.batch(patient, np.random.default_rng(0))
+        rng = np.random.default_rng(0)
+        batch = pool.load(pool.frames(patient, rng), rng)
         loss = objective.loss(network(batch.images_BCHW), batch.labels_B)
         gradients = torch.autograd.grad(loss, parameters)
         vector = torch.cat([gradient.flatten() for gradient in gradients])

@@ -38,7 +38,7 @@ def test_a_patient_is_all_rows_of_a_group(tmp_path: Path) -> None:
         rows = found.frames(patient, rng)
         assert len(rows) == 2
         assert len({row.group for row in rows}) == 1
-        assert found.batch(patient, rng).ids_B.tolist() == [row.index for row in rows]
+        assert found.load(rows, rng).ids_B.tolist() == [row.index for row in rows]
 
 
 def test_at_most_m_frames_and_all_of_them_in_time(tmp_path: Path) -> None:
@@ -77,6 +77,7 @@ def test_a_site_without_patients_draws_none() -> None:
 
 def test_augmentation_follows_the_generator_it_is_given(tmp_path: Path) -> None:
     found = pool(tmp_path, frames=2, augmentation="paper")
-    first, again, other = (found.batch(0, np.random.default_rng(seed)).images_BCHW for seed in (1, 1, 2))
+    rows = found.frames(0, np.random.default_rng(0))
+    first, again, other = (found.load(rows, np.random.default_rng(seed)).images_BCHW for seed in (1, 1, 2))
     assert first.equal(again)
     assert not first.equal(other)

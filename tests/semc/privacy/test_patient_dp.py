@@ -105,6 +105,15 @@ def test_a_gradient_that_is_not_finite_counts_as_zero(bad: float) -> None:
     assert torch.equal(moved(patients.head, optimizer, patients.losses()), expected)
 
 
+def test_a_patient_without_a_loss_counts_as_zero() -> None:
+    patients = Patients([3, 4, 5])
+    optimizer = optimizer_of(patients.head)
+    first, _, last = patients.losses()
+    expected = moved(patients.head, optimizer, [first, last])
+    assert torch.equal(moved(patients.head, optimizer, [first, lambda: None, last]), expected)
+    assert moved(patients.head, optimizer, [lambda: None]).abs().max() == 0.0
+
+
 def test_stock_clipping_would_release_a_nan() -> None:
     """The control: opacus' factor of a NaN is NaN."""
     head = nn.Linear(2, 1)

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from semc.config import StudyConfig
-from semc.datasets import PatientPool
+from semc.datasets import Batch, ManifestRow, PatientPool, SiteImages
 from semc.exit_codes import ExitCode, SemcError
 from semc.objectives import SemcDpObjective
 from semc.seed import seed_everything
@@ -120,6 +122,68 @@ def test_a_site_without_patients_answers_with_noise(tmp_path: Path) -> None:
     assert movement(study, pool).abs().min() > 0.0
 
 
+def broken(root: Path, patient: int) -> None:
+    """Leave the header and a beginning of each of a patient's images."""
+    for frame in range(3):
+        picture = root / f"p{patient}_{frame}.png"
+        picture.write_bytes(picture.read_bytes()[:200])
+
+
+@pytest.mark.parametrize("augmentation", ["none", "paper"])  # from the memory of features, and without it
+def test_a_drawn_patient_who_cannot_be_read_counts_as_zero(
+    augmentation: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    study = without_noise(private_study(data__augmentation=augmentation), patient_fraction=1.0)
+    whole = movement(study, private_pool(tmp_path, study))
+    rest = movement(study, private_pool(tmp_path, study, without=0))
+    pool = private_pool(tmp_path, study)
+    broken(tmp_path, 0)
+    moved = movement(study, pool)
+    assert not torch.equal(moved, whole)
+    if augmentation == "none":  # else the others' augmentation is another in `rest`
+        assert torch.equal(moved, rest)
+    told = [record.getMessage() for record in caplog.records if record.name.startswith("semc")]
+    assert told == [
+        "A patient counts as zero in training: Row 2: the image cannot be decoded."
+    ]  # once, in 3 steps
+
+
+def test_what_is_chosen_of_a_patient_does_not_depend_on_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Frames and augmentation, with a patient before them who is read, or fails before anything is augmented."""
+    study = private_study(privacy__frames_per_patient=2, data__augmentation="paper")
+    study = without_noise(study, patient_fraction=1.0)
+
+    def failing(images: SiteImages, row: ManifestRow) -> NDArray[np.uint8]:
+        if row.group == "p0":
+            raise SemcError(ExitCode.DATA_UNREADABLE, f"Row {row.index}: the image cannot be decoded.", "")
+        return read(images, row)
+
+    def chosen() -> dict[str, list[Tensor]]:
+        pool = private_pool(tmp_path, study)
+        seen: dict[str, list[Tensor]] = {}
+        load = pool.load
+
+        def spied(rows: Sequence[ManifestRow], rng: np.random.Generator) -> Batch:
+            batch = load(rows, rng)
+            seen.setdefault(rows[0].group, []).append(batch.images_BCHW)
+            return batch
+
+        monkeypatch.setattr(pool, "load", spied)
+        movement(study, pool)
+        return seen
+
+    read, whole = SiteImages.image, chosen()
+    assert not torch.equal(*whole.pop("p0")[:2])  # the control: chance has a part in it
+    monkeypatch.setattr(SiteImages, "image", failing)
+    rest = chosen()
+    assert rest.keys() == whole.keys()
+    assert all(
+        torch.equal(*pair) for patient in whole for pair in zip(whole[patient], rest[patient], strict=True)
+    )
+
+
 def test_it_learns_without_noise(tmp_path: Path) -> None:
     study = without_noise(
         private_study(training__local_steps=12, training__learning_rate=4.0, training__momentum=0.5),
@@ -130,7 +194,7 @@ def test_it_learns_without_noise(tmp_path: Path) -> None:
     def loss() -> float:
         rng = np.random.default_rng(0)
         with torch.no_grad(), in_mode(network, training=False):
-            batches = [pool.batch(patient, rng) for patient in range(pool.num_patients)]
+            batches = [pool.load(pool.frames(patient, rng), rng) for patient in range(pool.num_patients)]
             objective = SemcDpObjective(study)
             return sum(objective.loss(network(b.images_BCHW), b.labels_B).item() for b in batches)
 
