@@ -28,11 +28,13 @@ class Kept:
 
 
 UTILITY: Final[tuple[tuple[float, Kept], ...]] = (
-    (0.16, Kept(rare=0.97, even=0.99)),
-    (0.62, Kept(rare=0.86, even=0.99)),
-    (1.7, Kept(rare=0.82, even=0.96)),
-    (3.1, Kept(rare=0.67, even=0.86)),
-    (5.8, Kept(rare=0.54, even=0.58)),
+    (0.42, Kept(rare=0.99, even=0.99)),
+    (0.62, Kept(rare=0.95, even=0.99)),
+    (0.98, Kept(rare=0.93, even=0.98)),
+    (1.43, Kept(rare=0.84, even=0.97)),
+    (1.69, Kept(rare=0.79, even=0.97)),
+    (3.06, Kept(rare=0.63, even=0.89)),
+    (5.72, Kept(rare=0.45, even=0.70)),
 )
 """Study noise and what was kept with it, rising (RESULTS.md, "What privacy costs in accuracy")."""
 

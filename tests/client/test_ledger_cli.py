@@ -284,6 +284,16 @@ def test_the_warning_fires_where_the_measured_table_says_so() -> None:
     assert any("40 patients are too few" in warning for warning in tiny.warnings)
 
 
+@pytest.mark.parametrize(
+    ("patients", "epsilon", "warned"),
+    [(100, 8.0, True), (100, 1.0, True), (400, 2.0, False), (400, 1.0, True), (1500, 1.0, False)],
+)
+def test_sites_are_told_that_they_are_too_small(patients: int, epsilon: float, warned: bool) -> None:
+    asked = Wish(patients=patients, rounds=20, steps=10, rate=0.1, epsilon=epsilon)
+    warnings = plan_study(asked, None, None).warnings
+    assert any("too small for this epsilon" in warning for warning in warnings) == warned
+
+
 def test_expectations_grow_with_patients_and_fall_with_noise() -> None:
     assert expected(1e9).rare == expected(1e9).even == 0
     noises = [study_noise(sigma, 5000, 0.1, 100, 200) for sigma in (0.5, 1, 2, 4, 8, 16)]
