@@ -11,13 +11,13 @@ import pytest
 from client.private_round import PrivateSiteTrainer
 from semc.config import SiteConfig, load_site, parse_study
 from semc.datasets import ManifestRow, SiteData, build_site_data
-from semc.datasets.private_site_data import build_private_site_data
+from semc.datasets.private_site_data import PrivateSiteData, build_private_site_data
 from tests.attacks.audit_row import AuditRow, Control
 from tests.client.private_site import PRIVATE_TEXT, private_site
 from tests.client.small_study import write_site
 
 Audit = Callable[[AuditRow], None]
-Read = Callable[[SiteConfig], SiteData]
+Read = Callable[[SiteConfig], SiteData | PrivateSiteData]
 
 STUDY = parse_study(PRIVATE_TEXT)
 PATIENTS = 30
@@ -27,7 +27,7 @@ def _shared(site: SiteConfig) -> SiteData:
     return build_site_data(site.data, STUDY.data, 1)
 
 
-def _private(site: SiteConfig) -> SiteData:
+def _private(site: SiteConfig) -> PrivateSiteData:
     return build_private_site_data(site.data, STUDY.data)
 
 
@@ -121,7 +121,7 @@ def _unsplit(site: SiteConfig) -> SiteData:
     return build_site_data(site.data.model_copy(update={"split": split}), STUDY.data, 1)
 
 
-def _training_patients(built: SiteData) -> list[str]:
+def _training_patients(built: SiteData | PrivateSiteData) -> list[str]:
     return sorted({row.group for row in built.train})
 
 

@@ -41,3 +41,28 @@ def test_one_person_under_two_keys_is_told(tmp_path: Path) -> None:
     told = rows(site, PRIVATE_TEXT)["identical files"]
     assert told.state == "warning"
     assert told.found == "patients that share a file with another one: 1"
+
+
+def test_rows_that_a_private_study_leaves_out_are_told_here_alone(tmp_path: Path) -> None:
+    site = private_site(tmp_path)
+    assert rows(site, PRIVATE_TEXT)["rows left out"].state == "passed"
+    table = site.data.root / "manifest.csv"
+    lines = table.read_text(encoding="utf-8").splitlines()
+    columns = lines[0].split(",")
+
+    def line(**cells: str) -> str:
+        return ",".join(cells.get(name, "") for name in columns)
+
+    lines += [line(file="lost.png", label="head", group="secret-1"), line(file="lost.png", label="head")]
+    table.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    told = rows(site, PRIVATE_TEXT)
+    assert told["images"].state == "passed"
+    assert told["images"].found.startswith("18 train, 0 validation, 36 test")
+    assert (told["rows left out"].state, told["rows left out"].found) == (
+        "warning",
+        "1 patients with a row that cannot serve, 1 rows that belong to no patient; the first: "
+        f"Row {len(lines) - 1}: the image is missing.",
+    )
+    plain = rows(site, STUDY_TEXT)
+    assert plain["images"].state == "wrong"  # mode none refuses, and names the row to the hospital
+    assert "rows left out" not in plain
