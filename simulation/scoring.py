@@ -11,6 +11,7 @@ from torch import nn
 
 from semc.config import StudyConfig, load_site
 from semc.datasets import SiteImages, build_site_data, evaluation_batches
+from semc.datasets.private_site_data import build_private_site_data
 from semc.reporting.predictions import Predictions, Protocol, number_patients
 from semc.training import evaluate
 
@@ -48,8 +49,11 @@ class Scorer:
         self._sites = {}
         for name, file in site_files.items():
             site = load_site(file).data
-            data = build_site_data(site, study.data, study.training.batch_size)
-            self._sites[name] = (data.test, SiteImages(study.data, site, study.model.weights))
+            if study.privacy.private:  # whose split is another one
+                test = build_private_site_data(site, study.data).test
+            else:
+                test = build_site_data(site, study.data, study.training.batch_size).test
+            self._sites[name] = (test, SiteImages(study.data, site, study.model.weights))
 
     def score(
         self,
