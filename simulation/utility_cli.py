@@ -10,7 +10,7 @@ import typer
 from semc.exit_codes import ExitCode, SemcError
 from simulation.options import Format, FormatOption, OutOption, OverrideOption, StudyArgument, study_of, words
 
-NumberT = TypeVar("NumberT", int, float)
+Number = TypeVar("Number", int, float)
 
 
 def utility(
@@ -74,7 +74,7 @@ def utility(
     typer.echo((out / "utility.json").read_text(encoding="utf-8") if output is Format.JSON else text)
 
 
-def _numbers(text: str, name: str, kind: Callable[[str], NumberT]) -> tuple[NumberT, ...]:
+def _numbers(text: str, name: str, kind: Callable[[str], Number]) -> tuple[Number, ...]:
     """Read positive numbers separated by commas; seeds start at 0.
 
     Raises:
