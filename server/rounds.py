@@ -70,10 +70,11 @@ def run_study(
             result up to there is written), RUN_FAILED where the model diverged, DISK.
     """
     check_plan(study)
+    start = time.monotonic()
     events = EventLog(folder.events_file)
     heads = heads or LedgerHeads(folder.root / HEADS_FILE)
     model = model or initial_model(study, folder.trunk, _told_now_and_then(events))
-    return _StudyRun(grid, study, registry, folder, model, pace or Pace(), heads, events).run()
+    return _StudyRun(grid, study, registry, folder, model, pace or Pace(), heads, events, start).run()
 
 
 def _told_now_and_then(events: EventLog) -> Callable[[int, int], None]:
@@ -99,8 +100,9 @@ class _StudyRun:
         pace: Pace,
         heads: LedgerHeads,
         events: EventLog,
+        start: float,
     ) -> None:
-        self._start = time.monotonic()
+        self._start = start
         self._grid, self._study, self._folder, self._pace = grid, study, folder, pace
         self._federation = study.federation
         self._events = events

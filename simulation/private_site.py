@@ -11,7 +11,7 @@ from typing import Final
 import yaml
 
 from semc.config import SiteConfig, SitePolicy, StudyConfig
-from semc.exit_codes import SemcError
+from semc.exit_codes import ExitCode, SemcError
 from semc.privacy.limits import check_plan, effective
 
 POLICY: Final = "policy.yaml"
@@ -44,10 +44,13 @@ def with_policy(site: SiteConfig, study: StudyConfig, num_patients: int, folder:
             "budget": {"epsilon_total": privacy.epsilon, "delta": privacy.delta},
         }
     )
-    try:
-        limits = effective(study, policy)
-    except SemcError as error:
-        raise SemcError(error.code, f"Site '{site.site}': {error.problem}", error.fix) from error
+    if num_patients < privacy.min_patients:
+        raise SemcError(
+            ExitCode.POLICY_REFUSED,
+            f"Hospital '{site.site}' has {num_patients} training patients, the study asks for {privacy.min_patients}.",
+            "make larger hospitals (`semc-sim sites --patients`), or lower privacy.min_patients",
+        )
+    limits = effective(study, policy)
     (folder / POLICY).write_text(yaml.safe_dump(policy.model_dump(mode="json")), encoding="utf-8")
     site = site.model_copy(update={"policy": folder / POLICY, "ledger": folder / LEDGER})
     Ledger.create(

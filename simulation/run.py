@@ -130,27 +130,28 @@ def prepare(study: StudyConfig, sites: Path, folder: Path) -> SimulatedRun:
                 f"make it with `semc-sim sites`, or name one of: {', '.join(sorted(counts))}",
             )
         site = load_site(source)
-        _check_data(site, study)
+        num_patients = _train_patients(site, study)
         target = run.site_file(name)
         target.parent.mkdir(parents=True, exist_ok=True)
         own = site.model_copy(update={"state_directory": target.parent / "state", "coordinator": None})
         if study.privacy.private:
-            own = with_policy(own, study, counts[name].num_train_patients, target.parent)
+            own = with_policy(own, study, num_patients, target.parent)
         target.write_text(yaml.safe_dump(own.model_dump(mode="json"), sort_keys=False), encoding="utf-8")
     images = {name: counts[name].num_train_images for name in study.federation.sites}
     RunFolder(run.server_folder).create(study, rehearsal_registry(images))
     return run
 
 
-def _check_data(site: SiteConfig, study: StudyConfig) -> None:
-    """Refuse data that do not fit the study here, where the reason can still be told."""
+def _train_patients(site: SiteConfig, study: StudyConfig) -> int:
+    """Return a site's training patients; refuse data that do not fit the study here, where the reason can be told."""
     try:
         if study.privacy.private:
-            build_private_site_data(site.data, study.data)
+            rows = build_private_site_data(site.data, study.data).train
         else:
-            build_site_data(site.data, study.data, study.training.batch_size)
+            rows = build_site_data(site.data, study.data, study.training.batch_size).train
     except SemcError as error:
         raise SemcError(error.code, f"Site '{site.site}': {error.problem}", error.fix) from error
+    return len({row.group for row in rows})
 
 
 def run_simulation(run: SimulatedRun, resources: Resources | None = None) -> StudyResult:

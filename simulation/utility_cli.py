@@ -87,6 +87,8 @@ def _numbers(text: str, name: str, kind: Callable[[str], Number]) -> tuple[Numbe
     least = 0.0 if name == "seeds" else 1e-9
     if not found or not all(number >= least for number in found):  # NaN is not
         raise SemcError(
-            ExitCode.USAGE, f"--{name} '{text}' are no numbers.", "write positive numbers with commas between"
+            ExitCode.USAGE,
+            f"--{name} '{text}' are not all positive numbers.",
+            "write them with commas between; inf = without noise",
         )
     return tuple(dict.fromkeys(found))

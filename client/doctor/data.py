@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from client.doctor.row import Row, checked, passed, skipped, warning, wrong
-from client.privacy_gate import policy_of
+from client.privacy_gate import ledger_place, policy_of
 from semc.config import DataConfig, SiteConfig, StudyConfig, load_study
 from semc.config.site import SiteDataConfig
 from semc.datasets import ManifestRow, SiteData, build_site_data, check_images
@@ -81,7 +81,11 @@ def _policy_patients(site: SiteConfig, data: PrivateSiteData) -> Row:
     if policy is None:
         return skipped("policy's patients", "no policy file")
     if found < policy.patients:
-        fix = "state a lower number in policy.yaml before `semc-client ledger init`"
+        fix = (
+            "the ledger was made for the stated number: ask who signs for the patients"
+            if ledger_place(site).exists()
+            else "state a lower number in policy.yaml before `semc-client ledger init`"
+        )
         return warning("policy's patients", f"the policy states {policy.patients}, {found} train", fix)
     return passed("policy's patients", f"{found} train, the policy states {policy.patients}")
 

@@ -82,6 +82,7 @@ def validate(section: type[SectionT], content: dict[str, Any], kind: str) -> Sec
         unsorted = error.errors(include_url=False, include_input=False)
         first, *others = sorted(unsorted, key=lambda entry: entry["type"] != "extra_forbidden")
         key = _dotted(first["loc"]) or kind
+        fix_of_a_value = f"correct '{key}'" if first["loc"] else "change one of the keys it names"
         names = list(dict.fromkeys(f"'{_dotted(entry['loc'])}'" for entry in others))
         more = f" (also wrong: {', '.join(names)})" if names else ""
         if first["type"] == "extra_forbidden":
@@ -91,7 +92,7 @@ def validate(section: type[SectionT], content: dict[str, Any], kind: str) -> Sec
                 f"remove it or use one of: {known}",
             )
         else:
-            problem, fix = f"'{key}' in the {kind} file: {_message(first)}{more}.", f"correct '{key}'"
+            problem, fix = f"'{key}' in the {kind} file: {_message(first)}{more}.", fix_of_a_value
         raise SemcError(ExitCode.CONFIG_INVALID, problem, fix) from error
 
 

@@ -84,7 +84,8 @@ def check_own(path: Path, what: Literal["folder", "file", "anchor"]) -> None:
     except OSError as error:
         raise untrusted(
             f"The privacy ledger's {what} is missing or cannot be read.",
-            "`semc-client ledger init` makes a ledger; where there was one, find it: missing does not mean fresh",
+            "restore the newest copy of what is missing; where there never was a ledger, `semc-client ledger init` "
+            "makes one; where it is lost, SECURITY.md tells how a new one begins: missing does not mean fresh",
         ) from error
     if not (stat.S_ISDIR(found.st_mode) if what == "folder" else stat.S_ISREG(found.st_mode)):
         raise untrusted(f"The privacy ledger's {what} is a link or of another type.")

@@ -78,7 +78,7 @@ def make_database(place: LedgerPlace, first: Created, unprotected: Sequence[str]
     if place.exists():
         raise untrusted(
             "A privacy ledger or its anchor exists already; what was spent is never forgotten.",
-            "`semc-client ledger show` tells what it holds",
+            "`semc-client ledger show` tells what it holds; where it is lost for good, see SECURITY.md",
         )
     part = place.database.with_name("ledger.new")
     try:

@@ -81,9 +81,16 @@ def _shown(factor: float) -> str:
 
 
 def _percent(epsilon: float) -> str:
-    """Return, rounded up, how sure of membership even odds can become: e^epsilon / (1 + e^epsilon)."""
-    percent = math.ceil(1000 / (1 + math.exp(-epsilon))) / 10
-    return f"{percent:.1f}"
+    """Return, rounded up, how sure of membership even odds can become: e^epsilon / (1 + e^epsilon).
+
+    As many decimals as it takes to stay below 100: "100.0" would read as no protection at all.
+    """
+    exact = 100 / (1 + math.exp(-epsilon))
+    for decimals in range(1, 8):
+        percent = math.ceil(exact * 10**decimals) / 10**decimals
+        if percent < 100:
+            return f"{percent:.{decimals}f}"
+    return "100"
 
 
 def promise_rows(statement: PrivacyStatement) -> list[tuple[str, str]]:

@@ -17,7 +17,7 @@ from semc.reporting.disclosed_tables import (
     judge_disclosed,
     recall_table,
 )
-from semc.reporting.privacy_statement import NO_GUARANTEE, PrivacyStatement, in_short, one_sentence
+from semc.reporting.privacy_statement import NO_GUARANTEE, PrivacyStatement, _percent, in_short, one_sentence
 from semc.reporting.report import render_report
 from semc.reporting.tables import site_csv, site_markdown, site_table
 from tests.semc.reporting.private_result import RATES, STATEMENT, private_result
@@ -163,3 +163,10 @@ def test_mode_none_takes_no_rates():
 def test_a_statement_refuses_what_it_does_not_know():
     with pytest.raises(ValidationError):
         PrivacyStatement.model_validate(STATEMENT.model_dump() | {"anonymous": True})
+
+
+@pytest.mark.parametrize("epsilon", [0.1, 1.0, 4.0, 7.94, 12.0, 16.0])
+def test_the_odds_are_rounded_up_and_never_to_certainty(epsilon: float) -> None:
+    exact = 100 / (1 + math.exp(-epsilon))
+    assert exact <= float(_percent(epsilon)) < 100
+    assert float(_percent(epsilon)) - exact < 0.1
