@@ -7,6 +7,7 @@ from pathlib import Path
 import plotly.graph_objects as go
 
 from client.ledger_plan import Plan
+from semc.exit_codes import ExitCode, SemcError
 from semc.reporting.page import figure_html, render_page, write_page
 from semc.reporting.plots import bare_figure
 
@@ -19,8 +20,14 @@ def write_chart(plan: Plan, out: Path) -> Path:
         out: HTML file.
 
     Raises:
-        SemcError: DISK.
+        SemcError: USAGE where the file's folder is missing, DISK.
     """
+    if not out.parent.is_dir():
+        raise SemcError(
+            ExitCode.USAGE,
+            "The folder that --chart names does not exist.",
+            "make it, or name a file in one that does",
+        )
     page = render_page("plan.html.j2", plan=plan, figure=figure_html(_figure(plan), "epsilon"))
     return write_page(page, out)
 

@@ -50,13 +50,13 @@ def init(
 
     Example: semc-client ledger init --site north --patients 400
     """
-    from client.ledger_making import make
+    from client.ledger_making import init_command, make
     from semc.config import load_site
 
     config = load_site(site_file(context, site))
     if patients is None:
         if not sys.stdin.isatty():
-            raise SemcError(ExitCode.USAGE, "--patients is missing.", "give the policy's number of patients")
+            raise SemcError(ExitCode.USAGE, "--patients is missing.", init_command(config))
         patients = typer.prompt("Training patients, as the policy states them", type=int)
     for line in make(config, patients):
         typer.echo(line)
@@ -140,3 +140,5 @@ def plan(
         typer.echo(found.to_json())
     else:
         found.print_text()
+    if chart is not None:
+        typer.echo(f"chart        {chart}", err=output is Format.JSON)

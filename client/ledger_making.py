@@ -9,7 +9,7 @@ from typing import Final
 from client.outbox import OUTBOX
 from client.privacy_gate import ledger_place, policy_of
 from semc.checkpoint import saved_states
-from semc.config import SiteConfig
+from semc.config import BudgetConfig, SiteConfig, SitePolicy
 from semc.exit_codes import ExitCode, SemcError
 from semc.privacy.ledger import Ledger
 
@@ -27,20 +27,14 @@ def make(site: SiteConfig, patients: int) -> list[str]:
         SemcError: POLICY_REFUSED without a policy or budget, USAGE where `patients` is not the policy's number,
             LEDGER_INVALID where there is a ledger, DISK.
     """
-    policy = policy_of(site)
-    if policy is None or policy.budget is None:
-        raise SemcError(
-            ExitCode.POLICY_REFUSED,
-            "There is no policy with a budget that a ledger could hold studies to.",
-            "write policy.yaml with a budget section (policy.example.yaml explains it)",
-        )
+    policy, budget = _policy_with_budget(site)
     if patients != policy.patients:
         raise SemcError(
             ExitCode.USAGE,
             f"--patients {patients} is not the policy's number of patients.",
             "check both: a ledger cannot be made again",
         )
-    budget, earlier = policy.budget, _unprotected_studies(site.state_directory)
+    earlier = _unprotected_studies(site.state_directory)
     ledger = Ledger.create(
         ledger_place(site),
         site=site.site,
@@ -65,6 +59,27 @@ def make(site: SiteConfig, patients: int) -> list[str]:
             "accept_unprotected_history in the policy to be followed by private ones."
         )
     return lines
+
+
+def init_command(site: SiteConfig) -> str:
+    """Return the whole command that makes this hospital's ledger.
+
+    Raises:
+        SemcError: POLICY_REFUSED without a policy or budget.
+    """
+    policy, _ = _policy_with_budget(site)
+    return f"semc-client ledger init --site SITE --patients {policy.patients}"
+
+
+def _policy_with_budget(site: SiteConfig) -> tuple[SitePolicy, BudgetConfig]:
+    policy = policy_of(site)
+    if policy is None or policy.budget is None:
+        raise SemcError(
+            ExitCode.POLICY_REFUSED,
+            "There is no policy with a budget that a ledger could hold studies to.",
+            "write policy.yaml with a budget section (policy.example.yaml explains it)",
+        )
+    return policy, policy.budget
 
 
 def _unprotected_studies(state_directory: Path) -> list[str]:

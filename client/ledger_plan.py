@@ -8,22 +8,18 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from typing import Final
 
 from client.ledger_utility import MEASURED, UtilityClass, expected, study_noise, utility_class
 from client.ledger_view import History, shown
+from client.ledger_warnings import warnings_of
 from client.ledger_wish import Question, Wish, complete
 from semc.config import StudyConfig
-from semc.exit_codes import SemcError
 from semc.privacy.accounting import prv_epsilon, rdp_epsilon
-from semc.privacy.limits import effective
 
 HEADS: Final = 49_000
 """Trained weights of classifiers and gate of the paper's network, where no study is named."""
-FEWEST_PATIENTS: Final = 100
-WEAK_EPSILON: Final = 10.0
-"""Above it an attacker who is told everything else is left with little doubt."""
 _POINTS: Final = 20
 _BAR: Final = 40
 
@@ -136,7 +132,7 @@ def plan_study(wish: Wish, study: StudyConfig | None, history: History | None) -
     )
     found = expected(noise)
     kept, expectation = utility_class(found.rare)
-    plan = Plan(
+    return Plan(
         patients=asked.patients,
         frames=asked.frames,
         rounds=asked.rounds,
@@ -158,9 +154,8 @@ def plan_study(wish: Wish, study: StudyConfig | None, history: History | None) -
         measured=MEASURED,
         limit=history.limit if history is not None else None,
         points=points,
-        warnings=(),
+        warnings=warnings_of(asked, study, history, expectation if kept in ("weak", "none") else None),
     )
-    return _with_warnings(plan, study, history)
 
 
 def trained_weights(study: StudyConfig) -> int:
@@ -186,32 +181,6 @@ def _points(asked: Question, history: History | None) -> tuple[Point, ...]:
             total = rdp_epsilon([*history.spent, *spent], history.delta)
         found.append(Point(number, rdp_epsilon(spent, asked.delta), prv_epsilon(spent, asked.delta), total))
     return tuple(found)
-
-
-def _with_warnings(plan: Plan, study: StudyConfig | None, history: History | None) -> Plan:
-    warnings = []
-    fewest = study.privacy.min_patients if study is not None else FEWEST_PATIENTS
-    if plan.patients < fewest:
-        warnings.append(f"{plan.patients} patients are too few: studies take sites from {fewest} patients on")
-    if plan.utility in ("weak", "none"):
-        warnings.append(
-            f"the site is too small for this epsilon: with {plan.patients} patients and epsilon "
-            f"{plan.epsilon:.1f} expect {plan.expectation}; it takes more patients or a larger epsilon"
-        )
-    if plan.epsilon > WEAK_EPSILON:
-        warnings.append(f"epsilon {plan.epsilon:.1f} is weak protection")
-    if study is not None and plan.epsilon > study.privacy.epsilon:
-        own = study.privacy.epsilon
-        warnings.append(f"the rounds cost more than the study's own epsilon {own:g}: it would be refused")
-    total = plan.points[-1].with_history
-    if total is not None and plan.limit is not None and total > plan.limit:
-        warnings.append(f"the hospital's budget of {plan.limit:.2f} is too small: rounds would be refused")
-    if study is not None and history is not None and history.policy is not None:
-        try:
-            effective(study, history.policy)
-        except SemcError as error:
-            warnings.append(f"the policy refuses this study: {error.problem}")
-    return replace(plan, warnings=tuple(warnings))
 
 
 def _thinned(points: tuple[Point, ...], most: int) -> list[Point]:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 
 from client.privacy_gate import ledger_place, policy_of, require_ledger
 from semc.config import SiteConfig, SitePolicy
 from semc.privacy.accounting import Mechanism, prv_epsilon, rdp_epsilon
 from semc.privacy.ledger import charges
+from semc.privacy.ledger_charges import unprotected
 from semc.privacy.ledger_events import Close, Commit, Created, Event, Refuse, Reserve, Unprotected
 
 
@@ -42,10 +44,13 @@ class LedgerView:
     epsilon_prv: float | None
     """Spent in total, PRV: tighter, for information."""
     left: float
+    """0 where the ledger is closed."""
     studies: tuple[StudySpending, ...]
     unprotected: tuple[str, ...]
     """Studies in mode none, first 12 digits."""
     closed: str | None
+    differences: tuple[str, ...]
+    """Where the policy says another number than the ledger's making, and which holds."""
     entries: int
     head: str
 
@@ -61,7 +66,8 @@ class LedgerView:
         lines = [
             f"site '{self.site}', made {self.made}, {self.patients} patients, delta {self.delta:g}",
             f"spent   epsilon {self.epsilon:.2f} of {self.limit:.2f} (RDP, decides; PRV {shown(self.epsilon_prv)})",
-            f"left    {self.left:.2f}",
+            f"left    {self.left:.2f}" if self.closed is None else "left    none (closed for good)",
+            *self.differences,
         ]
         table = Table(
             "study", "charged", "answered", "refused", "epsilon (RDP)", "PRV", box=None, pad_edge=False
@@ -91,6 +97,9 @@ class History:
     limit: float | None
     """epsilon for everything, None where nothing sets one."""
     delta: float | None
+    closed: bool = False
+    unprotected: bool = False
+    """Studies in mode none were trained there."""
 
 
 def shown(epsilon: float | None) -> str:
@@ -108,7 +117,9 @@ def view(site: SiteConfig) -> LedgerView:
     events, head = ledger.events(), ledger.head()
     created = events[0]
     assert isinstance(created, Created)
-    delta, limit = _bounds(created, policy_of(site))
+    policy = policy_of(site)
+    delta, limit = _bounds(created, policy)
+    closed = _closed(events)
     everything = charges(events)
     spent = rdp_epsilon(everything, delta)
     return LedgerView(
@@ -119,10 +130,11 @@ def view(site: SiteConfig) -> LedgerView:
         limit=limit,
         epsilon=spent,
         epsilon_prv=prv_epsilon(everything, delta),
-        left=max(0.0, limit - spent),
+        left=max(0.0, limit - spent) if closed is None else 0.0,
         studies=tuple(_studies(events, delta)),
         unprotected=tuple(event.study_digest[:12] for event in events if isinstance(event, Unprotected)),
-        closed=next((event.reason for event in events if isinstance(event, Close)), None),
+        closed=closed,
+        differences=tuple(_differences(created, policy)),
         entries=head.seq,
         head=head.hash,
     )
@@ -142,7 +154,19 @@ def history_of(site: SiteConfig) -> History:
     events = require_ledger(site).events()
     assert isinstance(events[0], Created)
     smallest, least = _bounds(events[0], policy)
-    return History(policy, tuple(charges(events)), least, smallest)
+    return History(
+        policy,
+        tuple(charges(events)),
+        least,
+        smallest,
+        closed=_closed(events) is not None,
+        unprotected=bool(unprotected(events)),
+    )
+
+
+def _closed(events: tuple[Event, ...]) -> str | None:
+    """Return why the ledger was closed, None where it is open."""
+    return next((event.reason for event in events if isinstance(event, Close)), None)
 
 
 def _bounds(created: Created, policy: SitePolicy | None) -> tuple[float, float]:
@@ -151,6 +175,22 @@ def _bounds(created: Created, policy: SitePolicy | None) -> tuple[float, float]:
     if budget is None:
         return created.delta, created.epsilon_total
     return min(created.delta, budget.delta), min(created.epsilon_total, budget.epsilon_total)
+
+
+def _differences(created: Created, policy: SitePolicy | None) -> Iterator[str]:
+    """Yield a line for each number that differs: the stricter bound holds, and today's number of patients."""
+    if policy is None:
+        return
+    says: dict[str, tuple[float, float, float]] = {
+        "patients": (policy.patients, created.patients, policy.patients)
+    }
+    if policy.budget is not None:
+        delta, limit = _bounds(created, policy)
+        says["epsilon"] = (policy.budget.epsilon_total, created.epsilon_total, limit)
+        says["delta"] = (policy.budget.delta, created.delta, delta)
+    for name, (stated, promised, holds) in says.items():
+        if stated != promised:
+            yield f"{name}: policy says {stated:.9g}, the ledger promised {promised:.9g}: {holds:.9g} holds"
 
 
 def _studies(events: tuple[Event, ...], delta: float) -> list[StudySpending]:

@@ -50,9 +50,8 @@ def complete(wish: Wish, study: StudyConfig | None, history: History | None) -> 
         raise _usage("The study has no patient-level privacy.", "name a study with privacy.mode patient_dp")
     if wish.epsilon is not None and wish.noise is not None:
         raise _usage("--epsilon and --noise contradict each other.", "give one; the other follows")
-    policy = history.policy if history is not None else None
     privacy = study.privacy if study is not None else None
-    patients = _given("--patients", wish.patients, policy.patients if policy is not None else None)
+    patients = wish.patients if wish.patients is not None else _stated_patients(history)
     rounds = _given("--rounds", wish.rounds, study.federation.rounds if study is not None else None)
     steps = _given("--steps", wish.steps, study.training.local_steps if study is not None else None)
     rate = _given("--rate", wish.rate, privacy.patient_fraction if privacy is not None else None)
@@ -76,8 +75,22 @@ def _given(name: str, wished: ValueT | None, known: ValueT | None) -> ValueT:
     """Return what was asked, or what is known otherwise."""
     found = wished if wished is not None else known
     if found is None:
-        raise _usage(f"{name} is missing.", "give it, or --study (and --site for the patients)")
+        raise _usage(f"{name} is missing.", "give it, or --study STUDY")
     return found
+
+
+def _stated_patients(history: History | None) -> int:
+    """Return the policy's number of patients; a study states none."""
+    if history is None:
+        raise _usage(
+            "--patients is missing.", "give it, or --site SITE for what the hospital's policy states"
+        )
+    if history.policy is None:
+        raise _usage(
+            "The site has no policy.yaml that states its patients.",
+            "give --patients, or write policy.yaml (policy.example.yaml explains it)",
+        )
+    return history.policy.patients
 
 
 def _usage(problem: str, fix: str) -> SemcError:

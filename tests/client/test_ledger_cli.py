@@ -107,7 +107,11 @@ def test_a_ledger_is_made_shown_and_closed(site: SiteConfig) -> None:
     assert shown["head"] in re.sub(r"\s", "", text)
 
     assert "closed" in run(site, "close", "--reason", "left the federation")
-    assert "closed for good: left the federation" in run(site, "show")
+    text = run(site, "show")
+    assert "closed for good: left the federation" in text
+    assert "left    none (closed for good)" in text
+    shown = json.loads(run(site, "show", "--format", "json"))
+    assert (shown["closed"], shown["left"]) == ("left the federation", 0)
     with pytest.raises(SemcError):
         charge(site, 1)
     refused(ExitCode.USAGE, site, "close", "--reason", "  ")
@@ -115,10 +119,25 @@ def test_a_ledger_is_made_shown_and_closed(site: SiteConfig) -> None:
 
 def test_init_asks_for_the_policys_number(site: SiteConfig) -> None:
     refused(ExitCode.USAGE, site, "init", "--patients", "40")
-    refused(ExitCode.USAGE, site, "init")
+    assert "semc-client ledger init --site SITE --patients 400" in refused(ExitCode.USAGE, site, "init")
     assert not ledger_place(site).exists()
     site.policy.unlink()
     refused(ExitCode.POLICY_REFUSED, site, "init", "--patients", "400")
+    refused(ExitCode.POLICY_REFUSED, site, "init")
+
+
+def test_show_tells_which_number_holds_where_policy_and_ledger_differ(site: SiteConfig) -> None:
+    run(site, "init", "--patients", "400")
+    assert "policy says" not in run(site, "show")
+    write_policy(site.policy.parent, patients=500, budget={"epsilon_total": 20, "delta": 1e-4})
+    text = run(site, "show")
+    assert "epsilon: policy says 20, the ledger promised 8: 8 holds" in text
+    assert "patients: policy says 500, the ledger promised 400: 500 holds" in text
+    assert "delta: policy says 0.0001, the ledger promised 1e-05: 1e-05 holds" in text
+    assert "of 8.00 (RDP" in text
+    write_policy(site.policy.parent, budget={"epsilon_total": 3})
+    shown = json.loads(run(site, "show", "--format", "json"))
+    assert shown["differences"] == ["epsilon: policy says 3, the ledger promised 8: 3 holds"]
 
 
 def left_behind(site: SiteConfig, digest: str, *folders: str) -> None:
@@ -224,6 +243,82 @@ def test_a_plan_takes_what_is_left_out_from_study_policy_and_ledger(site: SiteCo
     assert "the policy refuses this study" in warnings
 
 
+def warned(site: SiteConfig, *words: str) -> list[str]:
+    found: list[str] = json.loads(run(site, "plan", *words, "--format", "json"))["warnings"]
+    return found
+
+
+def test_a_plan_warns_of_the_policys_limit_for_one_study(site: SiteConfig) -> None:
+    study = str(site.policy.parent / "study.yaml")
+    run(site, "init", "--patients", "400")
+    write_policy(site.policy.parent, budget={"epsilon_total": 8.0, "epsilon_per_study": 4.0})
+    assert warned(site, "--study", study) == []
+    assert rows(site)["privacy of the study"][0] == "passed"
+    write_policy(site.policy.parent, budget={"epsilon_total": 8.0, "epsilon_per_study": 2.0})
+    line = "the policy allows epsilon 2.00 for one study: rounds would be refused"
+    assert warned(site, "--study", study) == [line]
+    assert rows(site)["privacy of the study"][2] is ExitCode.BUDGET_REFUSED
+    words = ("--rounds", "5", "--steps", "20", "--rate", "0.1", "--noise", "2")
+    assert line in warned(site, *words)
+
+
+def test_a_larger_delta_by_hand_hides_no_limit(site: SiteConfig) -> None:
+    words = ("--study", str(site.policy.parent / "study.yaml"), "--delta", "1e-3")
+    looser = json.loads(run(site, "plan", *words, "--format", "json"))["epsilon"]
+    own = looser + 0.1
+    write_policy(site.policy.parent, budget={"epsilon_total": 8.0, "epsilon_per_study": own})
+    assert any("for one study" in line for line in warned(site, *words))
+
+
+def test_numbers_by_hand_are_held_against_the_policy_rule_by_rule(site: SiteConfig) -> None:
+    budget = {
+        "epsilon_total": 100.0,
+        "min_noise_multiplier": 1.5,
+        "max_patient_fraction": 0.05,
+        "max_steps_per_round": 5,
+    }
+    words = ("--rounds", "2", "--steps", "10", "--rate", "0.1", "--noise", "1.2")
+    write_policy(site.policy.parent, patients=150, min_patients=200, budget=budget)
+    for more in ((), ("--study", "phantom_dp")):
+        refusals = [line for line in warned(site, *words, *more) if "policy refuses" in line]
+        assert refusals == [
+            "the policy refuses this study: The policy states 150 patients; this study needs 200.",
+            "the policy refuses this study: A noise multiplier of 1.2 is below the least, 1.5.",
+            "the policy refuses this study: A patient fraction of 0.1 is above the most, 0.05.",
+            "the policy refuses this study: 10 steps a round are above the most, 5.",
+        ]
+    write_policy(site.policy.parent, min_patients=200, budget={"epsilon_total": 100.0})
+    assert not any("policy" in line for line in warned(site, *words))
+    few = warned(site, *words, "--patients", "150")
+    assert "150 patients are too few: studies take sites from 200 patients on" in few
+    write_policy(site.policy.parent, modes=["none"])
+    refusals = [line for line in warned(site, *words) if "policy" in line]
+    assert refusals == ["the policy refuses this study: The policy does not allow privacy mode patient_dp."]
+
+
+def test_a_plan_tells_that_the_ledger_runs_no_private_study(site: SiteConfig) -> None:
+    study = str(site.policy.parent / "study.yaml")
+    left_behind(site, STUDY.digest(), "round-00001")
+    run(site, "init", "--patients", "400")
+    assert any("accept_unprotected_history" in line for line in warned(site, "--study", study))
+    write_policy(site.policy.parent, accept_unprotected_history=True)
+    assert warned(site, "--study", study) == []
+    run(site, "close", "--reason", "left the federation")
+    assert warned(site, "--study", study) == ["the ledger is closed: no private study runs here"]
+
+
+def test_a_plan_without_a_policy_says_what_is_missing(site: SiteConfig) -> None:
+    site.policy.unlink()
+    study = str(site.policy.parent / "study.yaml")
+    line = refused(ExitCode.USAGE, site, "plan", "--study", study)
+    assert "The site has no policy.yaml that states its patients." in line
+    assert "--study" not in line
+    alone = refused(ExitCode.USAGE, None, "plan", "--study", study)
+    assert "--site" in alone
+    assert "--study" not in alone
+    assert any("no policy.yaml" in line for line in warned(site, "--study", study, "--patients", "400"))
+
+
 @pytest.mark.parametrize(
     ("words", "problem"),
     [
@@ -258,7 +353,12 @@ def test_a_plan_that_says_too_little_is_refused(words: tuple[str, ...], problem:
 def test_a_chart_is_one_page_that_loads_nothing(tmp_path: Path) -> None:
     page = tmp_path / "plan.html"
     words = ("--patients", "400", "--rounds", "9", "--steps", "10", "--rate", "0.1", "--epsilon", "2")
-    run(None, "plan", *words, "--chart", str(page))
+    assert f"chart        {page}\n" in run(None, "plan", *words, "--chart", str(page))
+    missing = tmp_path / "missing"
+    assert "does not exist" in refused(
+        ExitCode.USAGE, None, "plan", *words, "--chart", str(missing / "plan.html")
+    )
+    assert not missing.exists()
     text = page.read_text(encoding="utf-8")
     assert not re.search(r"<(script|link|img)[^>]+(src|href)=", text)
     assert "this study, RDP (decides)" in text
