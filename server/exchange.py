@@ -130,7 +130,8 @@ class Exchange:
     def _only_lost_sites_remain(self) -> bool:
         """Whether the quorum is met and nobody but long-offline sites is missing."""
         return self._enough() and all(
-            self._roster.offline_seconds(site) > self._pace.offline_grace for site in self._open
+            not self._roster.is_online(site) and self._roster.offline_seconds(site) > self._pace.offline_grace
+            for site in self._open
         )
 
     def _absent(self) -> Iterator[Absence]:
