@@ -7,7 +7,6 @@ release and a new charge.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
@@ -20,7 +19,7 @@ from client.outbox import Outbox
 from client.privacy_gate import private_limits, require_ledger
 from client.private_evaluation import KeptAnswer, disclosed_metrics
 from client.progress import Progress, Report, silent
-from client.refusal import RefusalError
+from client.refusal import RefusalError, problem_of
 from client.round_update import MetricValue, RoundUpdate
 from client.tensor_hash import tensors_sha256
 from semc.config import SiteConfig, StudyConfig
@@ -28,7 +27,6 @@ from semc.datasets import SiteImages, evaluation_batches
 from semc.datasets.patient_pool import PatientPool
 from semc.datasets.private_site_data import PrivateSiteData, build_private_site_data
 from semc.datasets.whole_patients import whole_patients
-from semc.exit_codes import ExitCode, SemcError
 from semc.models import SEMCNet, build_model
 from semc.objectives import SemcDpObjective
 from semc.parameter_exchange import (
@@ -44,8 +42,6 @@ from semc.privacy.limits import check_plan, mechanism_of
 from semc.protocol import RefusalCode
 from semc.training import evaluate
 from semc.training.private_trainer import PrivateTrainer
-
-log = logging.getLogger(__name__)
 
 
 class PrivateSiteTrainer:
@@ -197,13 +193,4 @@ def _telling_nothing() -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        problem = (
-            error
-            if isinstance(error, SemcError)
-            else SemcError(
-                ExitCode.INTERNAL,
-                f"Unexpected {type(error).__name__}.",
-                "read worker.log in the site's logs folder",
-            )
-        )
-        raise RefusalError(RefusalCode.INTERNAL, problem) from error
+        raise RefusalError(RefusalCode.INTERNAL, problem_of(error)) from error

@@ -65,10 +65,15 @@ def refusal_of(error: BaseException) -> RefusalCode:
 
 def local_line(error: BaseException) -> str:
     """Return the line the site's operator sees for an exception."""
+    return problem_of(error).line()
+
+
+def problem_of(error: BaseException) -> SemcError:
+    """Return an exception as the problem that is told at the site; one nobody foresaw is told by its type alone."""
     if isinstance(error, RefusalError):
-        return error.problem.line()
+        return error.problem
     if isinstance(error, SemcError):
-        return error.line()
+        return error
     return SemcError(
         ExitCode.INTERNAL, f"Unexpected {type(error).__name__}.", "read worker.log in the site's logs folder"
-    ).line()
+    )

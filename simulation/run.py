@@ -18,8 +18,7 @@ from typing import TYPE_CHECKING
 import yaml
 
 from semc.config import SiteConfig, StudyConfig, load_site
-from semc.datasets import build_site_data
-from semc.datasets.private_site_data import build_private_site_data
+from semc.datasets.study_data import build_study_data
 from semc.exit_codes import ExitCode, SemcError
 from semc.reporting.result import StudyResult
 from simulation.private_site import with_policy
@@ -145,10 +144,7 @@ def prepare(study: StudyConfig, sites: Path, folder: Path) -> SimulatedRun:
 def _train_patients(site: SiteConfig, study: StudyConfig) -> int:
     """Return a site's training patients; refuse data that do not fit the study here, where the reason can be told."""
     try:
-        if study.privacy.private:
-            rows = build_private_site_data(site.data, study.data).train
-        else:
-            rows = build_site_data(site.data, study.data, study.training.batch_size).train
+        rows = build_study_data(site.data, study).train
     except SemcError as error:
         raise SemcError(error.code, f"Site '{site.site}': {error.problem}", error.fix) from error
     return len({row.group for row in rows})

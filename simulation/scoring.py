@@ -10,8 +10,8 @@ import torch
 from torch import nn
 
 from semc.config import StudyConfig, load_site
-from semc.datasets import SiteImages, build_site_data, evaluation_batches
-from semc.datasets.private_site_data import build_private_site_data
+from semc.datasets import SiteImages, evaluation_batches
+from semc.datasets.study_data import build_study_data
 from semc.reporting.predictions import Predictions, Protocol, number_patients
 from semc.training import evaluate
 
@@ -49,10 +49,7 @@ class Scorer:
         self._sites = {}
         for name, file in site_files.items():
             site = load_site(file).data
-            if study.privacy.private:  # whose split is another one
-                test = build_private_site_data(site, study.data).test
-            else:
-                test = build_site_data(site, study.data, study.training.batch_size).test
+            test = build_study_data(site, study).test
             self._sites[name] = (test, SiteImages(study.data, site, study.model.weights))
 
     def score(

@@ -13,7 +13,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Final
 
 import torch
 from torch import Tensor
@@ -37,9 +36,6 @@ from simulation.scoring import ModelName, Scorer
 from simulation.site_folder import SITE_FILE
 from simulation.study_run import phantom_request
 from simulation.tasks import Task, data_digest
-
-NO_PRIVACY: Final = math.inf
-"""Epsilon of the same training, clipped as well, without noise."""
 
 
 @dataclass(frozen=True)

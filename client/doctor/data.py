@@ -11,7 +11,8 @@ from semc.config import DataConfig, SiteConfig, StudyConfig, load_study
 from semc.config.site import SiteDataConfig
 from semc.datasets import ManifestRow, SiteData, build_site_data, check_images
 from semc.datasets.manifest import read_table, rename_columns
-from semc.datasets.private_site_data import PrivateSiteData, build_private_site_data
+from semc.datasets.private_site_data import PrivateSiteData
+from semc.datasets.study_data import build_study_data
 from semc.exit_codes import ExitCode, SemcError
 
 SAMPLE_PER_SPLIT: Final = 8
@@ -52,11 +53,9 @@ def data_rows(site: SiteConfig, study_name: str | None, *, every_image: bool) ->
 
 def _site_data(site: SiteConfig, study: StudyConfig | None, config: DataConfig) -> SiteData | PrivateSiteData:
     """Read the rows as the study would."""
-    if study is not None and study.privacy.private:
-        return build_private_site_data(site.data, config)
-    return build_site_data(
-        site.data, config, study.training.batch_size if study is not None else _SMALLEST_BATCH
-    )
+    if study is not None:
+        return build_study_data(site.data, study)
+    return build_site_data(site.data, config, _SMALLEST_BATCH)
 
 
 def _left_out(data: PrivateSiteData) -> Row:

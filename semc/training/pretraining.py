@@ -41,16 +41,6 @@ Report = Callable[[int, int], None]
 """Told (steps done, steps in all)."""
 
 
-@dataclass(frozen=True)
-class Trunk:
-    """A network's state after pretraining."""
-
-    state: dict[str, Tensor]
-    """By state key, on the CPU, without the classifiers."""
-    sha256: str
-    """Hash of the tensors, for reports."""
-
-
 def initial_network(
     study: StudyConfig,
     weights_directory: Path | None = None,
@@ -71,16 +61,14 @@ def initial_network(
     """
     network = build_model(study, weights_directory)
     if study.pretraining is not None:
-        load_trunk(network, pretrained_trunk(study, keep=keep, report=report))
+        # What the trunk does not have (classifiers, prototypes, adapters) stays.
+        network.load_state_dict(pretrained_trunk(study, keep=keep, report=report), strict=False)
     return network
 
 
-def load_trunk(network: nn.Module, trunk: Trunk) -> None:
-    """Copy a trunk into a network; what the trunk does not have (classifiers, prototypes, adapters) stays."""
-    network.load_state_dict(trunk.state, strict=False)
-
-
-def pretrained_trunk(study: StudyConfig, *, keep: Path | None = None, report: Report | None = None) -> Trunk:
+def pretrained_trunk(
+    study: StudyConfig, *, keep: Path | None = None, report: Report | None = None
+) -> dict[str, Tensor]:
     """Train a study's network on public images; the same study gives the same weights on one kind of machine.
 
     Args:
@@ -88,6 +76,9 @@ def pretrained_trunk(study: StudyConfig, *, keep: Path | None = None, report: Re
         keep: Folder of an earlier result, which is used if it belongs to these settings, these public images and
             this version of the software, or replaced.
         report: Told the steps.
+
+    Returns:
+        The network's tensors by state key, on the CPU, without the classifiers.
 
     Raises:
         SemcError: DATA_NOT_FOUND or another code of the data; RUN_FAILED where training diverged; DISK.
@@ -97,13 +88,13 @@ def pretrained_trunk(study: StudyConfig, *, keep: Path | None = None, report: Re
     if keep is not None and (keep / STATE_FILE).is_file():
         state, metadata = load_state(keep)
         if metadata.get("pretraining") == identity:
-            return Trunk(state, _sha256(state))
+            return state
     with TemporaryDirectory(prefix="semc-pretraining-") as folder:
         source = _source(study, study.pretraining, Path(folder))
         state = _train(study, source, report)
     if keep is not None:
         save_state(keep, state, {"pretraining": identity})
-    return Trunk(state, _sha256(state))
+    return state
 
 
 @dataclass(frozen=True)
@@ -220,12 +211,4 @@ def _identity(study: StudyConfig) -> str:
     digest = hashlib.sha256(f"{__version__}\n{text}".encode())
     if study.pretraining.source != PHANTOM:
         digest.update(folder_digest(_public_folder(study.pretraining)))
-    return digest.hexdigest()
-
-
-def _sha256(state: dict[str, Tensor]) -> str:
-    digest = hashlib.sha256()
-    for name in sorted(state):
-        digest.update(name.encode())
-        digest.update(state[name].contiguous().numpy().tobytes())
     return digest.hexdigest()

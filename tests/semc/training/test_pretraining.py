@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import Tensor
 
 from semc.checkpoint import STATE_FILE
 from semc.config import StudyConfig, parse_study
@@ -28,6 +29,10 @@ pretraining: {centres: 2, patients: 4, frames_per_patient: 2, steps: 3, batch_si
 STUDY = parse_study(TEXT)
 
 
+def same(left: dict[str, Tensor], right: dict[str, Tensor]) -> bool:
+    return left.keys() == right.keys() and all(torch.equal(left[name], right[name]) for name in left)
+
+
 def test_only_the_trunk_changes_and_the_same_study_gives_the_same_weights() -> None:
     fresh, one, two = build_model(STUDY), initial_network(STUDY), initial_network(STUDY)
     for name, tensor in one.state_dict().items():
@@ -44,7 +49,7 @@ def test_only_the_trunk_changes_and_the_same_study_gives_the_same_weights() -> N
 
 
 def test_another_seed_gives_another_trunk() -> None:
-    assert pretrained_trunk(STUDY).sha256 != pretrained_trunk(parse_study(TEXT, {"seed": 4})).sha256
+    assert not same(pretrained_trunk(STUDY), pretrained_trunk(parse_study(TEXT, {"seed": 4})))
 
 
 @pytest.mark.parametrize("trainable", ["heads+projection", "adapters"])
@@ -64,9 +69,9 @@ def test_a_kept_trunk_is_found_again_and_one_of_other_settings_is_not(
     assert (tmp_path / STATE_FILE).is_file()
     with monkeypatch.context() as patch:
         patch.setattr("semc.training.pretraining._train", lambda *_: pytest.fail("trained again"))
-        assert pretrained_trunk(STUDY, keep=tmp_path).sha256 == first.sha256
+        assert same(pretrained_trunk(STUDY, keep=tmp_path), first)
     other: StudyConfig = parse_study(TEXT, {"pretraining.steps": 2})
-    assert pretrained_trunk(other, keep=tmp_path).sha256 != first.sha256
+    assert not same(pretrained_trunk(other, keep=tmp_path), first)
 
 
 def test_public_images_of_other_classes_are_taken_from_the_operators_folder(
@@ -81,7 +86,7 @@ def test_public_images_of_other_classes_are_taken_from_the_operators_folder(
     write_site(tmp_path / "atlas", rows)
     before = hashlib.sha256((tmp_path / "atlas" / "manifest.csv").read_bytes()).hexdigest()
     trunk = pretrained_trunk(study)
-    assert not any(name.startswith("classifiers.") for name in trunk.state)
+    assert not any(name.startswith("classifiers.") for name in trunk)
     assert hashlib.sha256((tmp_path / "atlas" / "manifest.csv").read_bytes()).hexdigest() == before
 
 
