@@ -3,6 +3,7 @@
 ```
 ca.crt  ca.key          rehearsal authority; every site gets ca.crt (no ca.key: the centre's own authority)
 server.crt  server.key  TLS certificate of the SuperLink
+receipts.key            signs who took part in which round; a lost one cannot prove its runs
 superexec.secret        shared by SuperLink and executor, so that nobody else takes their tasks
 state.db                Flower's database: registered keys, runs, messages in flight (weights), mode 0600
 registry.json           enrolment record: site, key, number of images, node
@@ -32,6 +33,9 @@ from server.run_folder import RunFolder
 
 HOME_VARIABLE: Final = "SEMC_SERVER_HOME"
 """Environment variable that names the home."""
+
+RECEIPTS_KEY: Final = "receipts.key"
+"""File name of the key that signs receipts: in the home, and in a simulation's run folder."""
 
 _RUN_NAME: Final = re.compile(r"[a-z0-9][a-z0-9_-]{0,79}")
 
@@ -73,6 +77,11 @@ class Home:
     def server_key(self) -> Path:
         """Key of the SuperLink."""
         return self.root / "server.key"
+
+    @property
+    def receipts_key(self) -> Path:
+        """Key that signs the rounds' receipts."""
+        return self.root / RECEIPTS_KEY
 
     @property
     def secret(self) -> Path:

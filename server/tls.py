@@ -179,10 +179,12 @@ def _write_key(path: Path, key: ec.EllipticCurvePrivateKey) -> None:
 
 
 def write_private(path: Path, content: bytes) -> None:
-    """Replace a file that only its owner may read."""
+    """Replace a file that only its owner may read, whole or not at all, also where the power fails."""
     part = path.with_suffix(".part")
     part.unlink(missing_ok=True)
     descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     with os.fdopen(descriptor, "wb") as stream:
         stream.write(content)
+        stream.flush()
+        os.fsync(stream.fileno())
     os.replace(part, path)

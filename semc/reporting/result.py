@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from semc.exit_codes import ExitCode
 from semc.metrics import Confusion
 from semc.reporting.privacy_statement import PrivacyStatement
+from semc.reporting.receipt import SignedReceipt
 
 Outcome = Literal["complete", "complete_on_subset", "quorum_lost", "failed"]
 
@@ -45,9 +46,11 @@ class RoundResult(_Record):
     seconds: float = Field(ge=0)
     """Wall time of the round."""
     receipts: dict[str, str]
-    """Site to its state: in | late | dropped at <stage> | declined | refused."""
+    """Site to its state: in | late | dropped | declined | failed | refused."""
     reasons: dict[str, str] = {}
     """Site to why, where it was not in."""
+    stages: dict[str, str] = {}
+    """Site to where it was lost, where it was not in: join | send | train | evaluate | upload | check."""
     validation: dict[str, list[int]] = {}
     """Site to the confusion (row-major counts) of THIS round's aggregated weights on its validation images.
 
@@ -111,6 +114,10 @@ class StudyResult(_Record):
     what_is_local: list[str]
     """What never left a site, in words."""
     rounds: list[RoundResult]
+    signed_receipts: list[SignedReceipt] = []
+    """Who took part in every round and in the closing evaluation, signed by the coordinator; oldest first."""
+    receipts_public_key: str = ""
+    """Public half (base64) of the key that signed them; a verifier trusts only one it knows from elsewhere."""
     sites: list[SiteResult]
     final_weights_sha256: str
     """SHA-256 of the final shared tensors as sent."""
