@@ -14,12 +14,13 @@ import pytest
 import torch
 
 from semc.checkpoint import load_state
-from semc.config import StudyConfig
+from semc.config import StudyConfig, parse_study
 from semc.reporting.result import StudyResult
 from simulation.make_sites import read_site_counts
 from simulation.rehearsal import Rehearsal, read_result
 from simulation.run import SITE_FILE
 from simulation.study_run import run_study
+from tests.end_to_end.conftest import STUDY
 
 TOLERANCE = 1e-6
 
@@ -32,19 +33,16 @@ def command_of(process: psutil.Process) -> list[str]:
         return []
 
 
-@pytest.fixture(scope="module")
-def deployed_study(hospitals: Path) -> StudyConfig:
-    from semc.config import parse_study
-    from tests.end_to_end.conftest import STUDY
-
-    return parse_study(STUDY, {"federation.rounds": 10})
+@pytest.fixture(scope="module", params=[2, pytest.param(10, marks=pytest.mark.slow)])
+def deployed_study(request: pytest.FixtureRequest) -> StudyConfig:
+    return parse_study(STUDY, {"federation.rounds": request.param})
 
 
 @pytest.fixture(scope="module")
 def deployment(
     deployed_study: StudyConfig, hospitals: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[Path, StudyResult, dict[str, set[int]]]:
-    """Run ten rounds through real processes and return the folder, the result and each site's worker pids."""
+    """Run every round through real processes and return the folder, the result and each site's worker pids."""
     folder = tmp_path_factory.mktemp("deployment")
     own = folder / "hospitals"
     shutil.copytree(hospitals, own)
@@ -87,7 +85,7 @@ def test_every_site_is_in_every_round(
 ) -> None:
     _, result, _ = deployment
     assert result.outcome == "complete"
-    assert len(result.rounds) == 10
+    assert len(result.rounds) == deployed_study.federation.rounds
     for round_result in result.rounds:
         assert round_result.receipts == dict.fromkeys(deployed_study.federation.sites, "in")
 
@@ -112,8 +110,9 @@ def test_the_simulation_gives_the_same_weights_and_counts(
     folder, result, _ = deployment
     simulated = run_study(deployed_study, tmp_path, hospitals)
     [run] = (folder / "coordinator" / "runs").iterdir()
-    ours, _ = load_state(run / "checkpoints" / "round-0010")
-    theirs, _ = load_state(tmp_path / "server" / "checkpoints" / "round-0010")
+    last = f"checkpoints/round-{deployed_study.federation.rounds:04d}"
+    ours, _ = load_state(run / last)
+    theirs, _ = load_state(tmp_path / "server" / last)
     assert ours.keys() == theirs.keys()
     for name, tensor in ours.items():
         torch.testing.assert_close(tensor, theirs[name], rtol=0, atol=TOLERANCE)

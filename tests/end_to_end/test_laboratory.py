@@ -23,6 +23,21 @@ def _run(*arguments: str) -> dict[str, str]:
     return files
 
 
+def test_one_arm_is_trained_scored_and_tabulated(hospitals: Path, study: StudyConfig, tmp_path: Path) -> None:
+    """One round; the test below runs every arm over all rounds, and a left-out centre."""
+    file, out = tmp_path / "study.yaml", tmp_path / "out"
+    federation = study.federation.model_copy(update={"rounds": 1})
+    file.write_text(study.model_copy(update={"federation": federation}).to_yaml(), encoding="utf-8")
+    common = (str(file), "--sites", str(hospitals), "--out", str(out), "--seeds", "0")
+    files = _run("compare", *common, "--arms", "silo")
+    records, _ = read_predictions(Path(files["predictions"]))
+    assert {(r.model_site, r.test_site) for r in records if r.protocol == "per_site"} == {
+        (name, name) for name in study.federation.sites
+    }
+    assert pd.read_csv(files["csv"])["macro_f1"].between(0, 1).all()
+
+
+@pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_compare_then_leave_one_centre_out(hospitals: Path, study: StudyConfig, tmp_path: Path) -> None:
     file, out = tmp_path / "study.yaml", tmp_path / "out"

@@ -86,6 +86,19 @@ def kept_rows(study: StudyConfig, folder: Path) -> Iterator[bytes]:
                 )
 
 
+def payloads(messages: Iterable[Message]) -> set[bytes]:
+    """Return the tensors of all messages, as sent."""
+    return {
+        records[protocol.SHARED_TENSORS].data
+        for message in messages
+        for records in message.content.array_records.values()
+    }
+
+
+def with_seed(study: StudyConfig, seed: int) -> StudyConfig:
+    return study.model_copy(update={"seed": seed})
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("recorded")
@@ -105,6 +118,16 @@ def test_a_study_sends_one_hello_one_reply_a_round_and_one_evaluation(
     study, messages = recorded
     assert len(messages) == len(study.federation.sites) * (1 + study.federation.rounds + 1)
     assert not any(message.has_error() for message in messages)
+
+
+def test_one_seed_gives_the_same_messages_and_another_does_not(
+    recorded: tuple[StudyConfig, list[Message]], hospitals: Path, tmp_path: Path
+) -> None:
+    study, messages = recorded
+    sent = {seed: payloads(record(with_seed(study, seed), hospitals, tmp_path / str(seed))) for seed in (3, 4)}
+    assert study.seed == 3
+    assert sent[3] == payloads(messages)
+    assert sent[4] != sent[3]
 
 
 def test_only_the_listed_records_metrics_and_tensors_leave(

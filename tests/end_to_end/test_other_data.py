@@ -39,6 +39,7 @@ def assert_whole(result: StudyResult, num_sites: int) -> None:
     assert all(site.test_confusion is not None and sum(site.test_confusion) > 0 for site in result.sites)
 
 
+@pytest.mark.slow
 def test_an_lp2025_folder_runs_two_rounds(tmp_path: Path) -> None:
     config = PhantomConfig(
         seed=2,
@@ -61,6 +62,7 @@ def test_an_lp2025_folder_runs_two_rounds(tmp_path: Path) -> None:
     assert_whole(run_study(study, tmp_path / "run", tmp_path / "sites"), 2)
 
 
+@pytest.mark.slow
 @pytest.mark.real_data
 @pytest.mark.skipif(not (REAL / "pocus_cc_by").is_dir(), reason="the real images are not here")
 def test_real_lung_frames_by_source_run_two_rounds(tmp_path: Path) -> None:

@@ -31,6 +31,7 @@ def test_a_run_that_lost_its_quorum_is_an_error_and_never_a_result(
     assert written.outcome == "quorum_lost"
 
 
+@pytest.mark.slow
 def test_one_seed_gives_bit_identical_weights_and_another_does_not(
     study: StudyConfig, hospitals: Path, tmp_path: Path
 ) -> None:

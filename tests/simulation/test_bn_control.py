@@ -48,10 +48,12 @@ def test_by_name_follows_the_name_and_by_type_does_not() -> None:
 
 
 @pytest.mark.timeout(300)
+@pytest.mark.parametrize("rounds", [1, pytest.param(3, marks=pytest.mark.slow)])
 def test_a_rule_that_keeps_nothing_is_federated_averaging(
-    hospitals: Path, study: StudyConfig, tmp_path: Path
+    hospitals: Path, study: StudyConfig, tmp_path: Path, rounds: int
 ) -> None:
-    study = parse_arm("fedavg").study(study, 0)
+    federation = study.federation.model_copy(update={"rounds": rounds})
+    study = parse_arm("fedavg").study(study.model_copy(update={"federation": federation}), 0)
     run = prepare(study, hospitals, tmp_path / "run")
     run_simulation(run)
     files = {name: run.site_file(name) for name in study.federation.sites}

@@ -253,6 +253,7 @@ def test_real_lung_frames_warn_that_the_source_gives_the_class_away() -> None:
     assert found.pictures.near_duplicates.across_patients == 0
 
 
+@pytest.mark.slow
 @pytest.mark.real_data
 @pytest.mark.skipif(not (REAL / "fetal_planes_metadata").is_dir(), reason="no real table beside the checkout")
 def test_the_real_table_without_images_shows_the_machines_skew() -> None:
