@@ -9,11 +9,14 @@ import json
 import sys
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from semc.exit_codes import ExitCode, one_line_errors
+from semc.exit_codes import ExitCode, SemcError, one_line_errors
+
+if TYPE_CHECKING:
+    from server.run_folder import RunFolder
 
 app = typer.Typer(
     help="Coordinate federated studies: `up` once, `enrol` each hospital, `run` a study, read the `report`.",
@@ -214,6 +217,41 @@ def status(home: HomeOption = DEFAULT_HOME, output: FormatOption = Format.TEXT) 
 
 
 @app.command()
+def verify(
+    run_name: Annotated[
+        str | None, typer.Argument(metavar="[RUN]", help="A run; default: the latest.")
+    ] = None,
+    public_key: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE|TEXT",
+            help="Key to check with, as another coordinator gave it; default: this home's.",
+        ),
+    ] = None,
+    home: HomeOption = DEFAULT_HOME,
+    output: FormatOption = Format.TEXT,
+) -> None:
+    """Check that the record of who took part in a run is the one that its coordinator signed.
+
+    The exit code is 31 where something was changed, else that of the run: 0 complete or not yet finished, 51 complete
+    on a subset, 50 quorum lost, 52 failed.
+
+    Example: semc-server verify --home coordinator --format json
+    """
+    from server.home import Home
+    from server.submit import find_run
+    from server.verify import verify_run
+
+    place = Home(home)
+    verified = verify_run(place, find_run(place, run_name), public_key)
+    if output is Format.JSON:
+        typer.echo(json.dumps(verified.to_json(), indent=2))
+    else:
+        typer.echo("\n".join(verified.lines()))
+    raise typer.Exit(int(verified.exit_code()))
+
+
+@app.command()
 def report(
     run_name: Annotated[
         str | None, typer.Argument(metavar="[RUN]", help="A run; default: the latest.")
@@ -228,7 +266,9 @@ def report(
     from server.home import Home
     from server.submit import find_run, write_report
 
-    typer.echo(f"report: {write_report(find_run(Home(home), run_name), out)}")
+    folder = find_run(Home(home), run_name)
+    typer.echo(f"report: {write_report(folder, out)}")
+    _tell_outcome(folder)
 
 
 @app.command()
@@ -247,8 +287,21 @@ def export(
     from server.home import Home
     from server.submit import find_run
 
-    number = export_model(find_run(Home(home), run_name), out)
+    folder = find_run(Home(home), run_name)
+    number = export_model(folder, out)
     typer.echo(f"model of round {number}: {out}")
+    _tell_outcome(folder)
+
+
+def _tell_outcome(folder: RunFolder) -> None:
+    """Say on standard error how a run ended, so that what is made from half a study is not taken for a whole one."""
+    from semc.reporting.result import OUTCOMES
+
+    try:
+        words = OUTCOMES[folder.result().outcome]
+    except SemcError:
+        words = "Not finished: there is no readable result."
+    typer.echo(f"run {folder.root.name}: {words}", err=True)
 
 
 def _images(number: int | None) -> str:

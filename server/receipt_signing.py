@@ -45,6 +45,15 @@ class ReceiptSigner:
         """
         if not os.path.lexists(key_file):
             _make(key_file)
+        return cls.load(key_file)
+
+    @classmethod
+    def load(cls, key_file: Path) -> ReceiptSigner:
+        """Read the key.
+
+        Raises:
+            SemcError: KEY_INVALID, also where there is none.
+        """
         return cls(_load(key_file))
 
     @property

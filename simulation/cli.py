@@ -85,10 +85,12 @@ def run(
     if output is Format.JSON:
         typer.echo(result.model_dump_json(indent=2))
     else:
+        from semc.reporting.result import OUTCOMES
         from semc.reporting.tables import site_table
 
         print_rich(site_table(result))
         typer.echo(f"report: {out / 'report.html'}")
+        typer.echo(OUTCOMES[result.outcome])
     raise typer.Exit(result.exit_code())
 
 

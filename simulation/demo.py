@@ -17,7 +17,7 @@ from semc.config import StudyConfig, load_site, load_study
 from semc.datasets import SiteData, build_site_data
 from semc.exit_codes import ExitCode, SemcError
 from semc.reporting.report import write_study_report
-from semc.reporting.result import StudyResult
+from semc.reporting.result import OUTCOMES, StudyResult
 from semc.reporting.tables import site_table
 from simulation.laboratory_data import sample_images
 from simulation.local_only import local_only
@@ -77,6 +77,7 @@ def run_demo(
     report = write_study_report(result, folder)
     console.print(site_table(result))
     console.print(f"{result.seconds:.0f} s in all; report: {report}")
+    console.print(OUTCOMES[result.outcome])
     return result
 
 

@@ -55,12 +55,12 @@ def disclosed_csv(result: StudyResult) -> str:
     """Return hospitals, their rates and recalls, as CSV; words stand where a rate was not told."""
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator="\n")
-    writer.writerow([*COLUMNS, *(f"recall {name}" for name in result.classes), "privacy"])
+    writer.writerow([*COLUMNS, *(f"recall {name}" for name in result.classes), "privacy", "outcome"])
     table = disclosed_table(result)
     for row, site in zip(table.rows, result.sites, strict=True):
         told = site.disclosed
         recalls = [NOT_TOLD] * len(result.classes) if told is None else map(_recall, told.recall)
-        writer.writerow([*row, *recalls, in_short(result.guarantee)])
+        writer.writerow([*row, *recalls, in_short(result.guarantee), result.outcome])
     return stream.getvalue()
 
 

@@ -7,7 +7,7 @@ the browser to fetch anything else. The same result always gives the same bytes.
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
@@ -21,18 +21,13 @@ from semc.reporting.page import figure_html, flat_settings, render_page, write_p
 from semc.reporting.plots import confusion_heatmap, loss_curves, recall_bars, score_curves
 from semc.reporting.privacy_statement import one_sentence, promise_rows
 from semc.reporting.reasons import in_words
-from semc.reporting.result import StudyResult
+from semc.reporting.receipt import SignedReceipt, SiteReceipt, key_fingerprint
+from semc.reporting.result import OUTCOMES, Outcome, StudyResult
 from semc.reporting.sample_images import thumbnail
 from semc.reporting.tables import COLUMNS, site_csv, site_markdown, site_rows, worst_lines
 from semc.reporting.text_table import ABSENT, format_score
-from semc.reporting.verdict import judge
+from semc.reporting.verdict import Verdict, judge
 
-OUTCOMES: Final = {
-    "complete": "Complete: every named hospital took part in every round.",
-    "complete_on_subset": "Complete on a subset: in some round a named hospital did not take part.",
-    "quorum_lost": "Stopped: a round had fewer hospitals than its quorum. Reported is what was reached.",
-    "failed": "Failed: the study did not reach its end. Reported is what was reached.",
-}
 BN_MODES: Final = {
     "silo": "each hospital keeps its own batch-norm statistics; gamma and beta are shared",
     "fedbn": "each hospital keeps its own batch-norm statistics, gamma and beta",
@@ -50,7 +45,7 @@ class Participation:
     rounds_in: int
     rounds: int
     exceptions: tuple[str, ...]
-    """Rounds it was not in, with state and reason."""
+    """Rounds it was not in, with state, stage and reason; the closing evaluation too."""
 
 
 @dataclass(frozen=True)
@@ -104,13 +99,17 @@ def render_report(result: StudyResult) -> str:
         result=result,
         outcome=OUTCOMES[result.outcome],
         bn_mode=BN_MODES[result.bn],
-        verdict=judge(comparison) if result.guarantee is None else judge_disclosed(result),
+        verdict=_qualified(
+            judge(comparison) if result.guarantee is None else judge_disclosed(result), result.outcome
+        ),
         privacy=one_sentence(result.guarantee),
         guarantee=result.guarantee,
         promise=[] if result.guarantee is None else promise_rows(result.guarantee),
         disclosed=[] if result.guarantee is None else [disclosed_table(result), recall_table(result)],
         num_train_images=comparison.num_train_examples,
         heads=_heads(result),
+        fingerprint=key_fingerprint(result.receipts_public_key) if result.signed_receipts else "",
+        newest_receipt=result.signed_receipts[-1].sha256() if result.signed_receipts else "",
         columns=COLUMNS,
         site_rows=rows[: len(comparison.sites)],
         summary_rows=rows[len(comparison.sites) :],
@@ -127,6 +126,15 @@ def render_report(result: StudyResult) -> str:
         matrices=_matrices(result, comparison),
         settings=list(flat_settings(result.settings)),
     )
+
+
+def _qualified(verdict: Verdict, outcome: Outcome) -> Verdict:
+    """Return the verdict with the study's outcome before its caution; half a study settles nothing."""
+    if outcome == "complete":
+        return verdict
+    settled = outcome == "complete_on_subset" or verdict.answer == "unknown"
+    caution = f"{OUTCOMES[outcome]} {verdict.caution}".strip()
+    return replace(verdict, answer=verdict.answer if settled else "unclear", caution=caution)
 
 
 def _counted(result: StudyResult) -> bool:
@@ -172,18 +180,38 @@ def _class_rows(result: StudyResult, comparison: Comparison) -> list[tuple[str, 
 def _participation(result: StudyResult, site: str, num_train_examples: int | None) -> Participation:
     """Return in how many rounds a hospital took part, and what happened in the others."""
     missed = [
-        (item.receipts.get(site, "not asked"), item.reasons.get(site, ""), item.round)
+        (_absence(*(kind.get(site, "") for kind in (item.receipts, item.stages, item.reasons))), item.round)
         for item in result.rounds
         if item.receipts.get(site) != "in"
     ]
-    counts = Counter((state, reason) for state, reason, _ in missed)
+    counts = Counter(absence for absence, _ in missed)
     exceptions = [
-        f"{state}{f' ({in_words(reason)})' if reason else ''} in round{'s' if number > 1 else ''} "
-        + ", ".join(str(at) for found, why, at in missed if (found, why) == (state, reason))
-        for (state, reason), number in counts.items()
+        f"{absence} in round{'s' if number > 1 else ''} "
+        + ", ".join(str(at) for found, at in missed if found == absence)
+        for absence, number in counts.items()
     ]
+    closing = _closing(result, site)
+    if closing is not None and closing.state != "in":
+        exceptions.append(
+            f"{_absence(closing.state, closing.stage, closing.reason)} in the closing evaluation"
+        )
     rounds = len(result.rounds)
     return Participation(site, num_train_examples, rounds - len(missed), rounds, tuple(exceptions))
+
+
+def _absence(state: str, stage: str, reason: str) -> str:
+    """Return `dropped at upload (D_UPLOAD)`."""
+    return (
+        (state or "not asked")
+        + (f" at {stage}" if stage else "")
+        + (f" ({in_words(reason)})" if reason else "")
+    )
+
+
+def _closing(result: StudyResult, site: str) -> SiteReceipt | None:
+    """Return a hospital's receipt of the closing evaluation, which belongs to no round."""
+    last: SignedReceipt | None = result.signed_receipts[-1] if result.signed_receipts else None
+    return last.sites.get(site) if last is not None and last.kind == "evaluate" else None
 
 
 def _interval(confusion: Confusion | None) -> str:

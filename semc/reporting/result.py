@@ -7,7 +7,7 @@ with its own confusion matrices. In mode patient_dp sites tell no counts, and th
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -18,12 +18,20 @@ from semc.reporting.receipt import SignedReceipt
 
 Outcome = Literal["complete", "complete_on_subset", "quorum_lost", "failed"]
 
-_EXIT_CODES: dict[Outcome, ExitCode] = {
+OUTCOME_EXIT_CODES: Final[Mapping[Outcome, ExitCode]] = {
     "complete": ExitCode.OK,
     "complete_on_subset": ExitCode.COMPLETE_ON_SUBSET,
     "quorum_lost": ExitCode.QUORUM_LOST,
     "failed": ExitCode.RUN_FAILED,
 }
+"""How a run ended, and the exit status that says so."""
+OUTCOMES: Final[Mapping[Outcome, str]] = {
+    "complete": "Complete: every named hospital took part in every round.",
+    "complete_on_subset": "Complete on a subset: in some round a named hospital did not take part.",
+    "quorum_lost": "Stopped: a round had fewer hospitals than its quorum. Reported is what was reached.",
+    "failed": "Failed: the study did not reach its end. Reported is what was reached.",
+}
+"""The same in words; stands wherever a run's figures stand."""
 
 
 class _Record(BaseModel):
@@ -157,7 +165,7 @@ class StudyResult(_Record):
 
     def exit_code(self) -> ExitCode:
         """Return the exit status of a program that ends with this result."""
-        return _EXIT_CODES[self.outcome]
+        return OUTCOME_EXIT_CODES[self.outcome]
 
     def confusion(self, counts: Sequence[int] | None) -> Confusion | None:
         """Return one of this result's count lists as a matrix, None where it is absent."""

@@ -1,5 +1,7 @@
 """The table a study ends with: per hospital, training alone against the federation; Markdown, CSV, terminal.
 
+A study in which a hospital was missing, or that did not reach its end, says so first in every form.
+
 A dash is a score that does not exist (no images, arm not run), which is not the same as zero. A study with
 patient-level privacy has the tables of `disclosed_tables.py` instead. Each says what privacy the study gives.
 """
@@ -19,7 +21,7 @@ from semc.metrics import Confusion
 from semc.reporting.comparison import Comparison, Worst, compare
 from semc.reporting.disclosed_tables import disclosed_csv, disclosed_table, judge_disclosed, recall_table
 from semc.reporting.privacy_statement import in_short, one_sentence
-from semc.reporting.result import StudyResult
+from semc.reporting.result import OUTCOMES, StudyResult
 from semc.reporting.text_table import ABSENT, format_difference, format_score, markdown_table
 from semc.reporting.verdict import judge
 
@@ -114,7 +116,13 @@ def site_table(result: StudyResult) -> Table:
         colour = "" if not difference else "[green]" if difference > 0 else "[red]"
         cells[-1] = f"{colour}{cells[-1]}"
         table.add_row(*(cells[index] for index in shown), end_section=number == len(comparison.sites) - 1)
-    lines = [*worst_lines(comparison), verdict.sentence, verdict.caution, one_sentence(result.guarantee)]
+    lines = [
+        *outcome_lines(result),
+        *worst_lines(comparison),
+        verdict.sentence,
+        verdict.caution,
+        one_sentence(result.guarantee),
+    ]
     table.caption = "\n".join(lines)
     table.caption_justify = "left"
     return table
@@ -125,13 +133,13 @@ def site_markdown(result: StudyResult) -> str:
     if result.guarantee is not None:
         verdict = judge_disclosed(result)
         tables = [table.markdown().rstrip() for table in (disclosed_table(result), recall_table(result))]
-        return (
-            "\n\n".join([*tables, verdict.sentence, verdict.caution, one_sentence(result.guarantee)]) + "\n"
-        )
+        words = (verdict.sentence, verdict.caution, one_sentence(result.guarantee))
+        return "\n\n".join([*outcome_lines(result), *tables, *words]) + "\n"
     comparison = compare(result)
     verdict = judge(comparison)
     table = markdown_table(COLUMNS, [row.cells() for row in site_rows(comparison)])
     lines = [
+        *outcome_lines(result),
         table,
         *worst_lines(comparison),
         verdict.sentence,
@@ -147,11 +155,17 @@ def site_csv(result: StudyResult) -> str:
         return disclosed_csv(result)
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator="\n")
-    writer.writerow([*COLUMNS, "privacy"])
+    writer.writerow([*COLUMNS, "privacy", "outcome"])
     comparison = compare(result)
     for row in site_rows(comparison)[: len(comparison.sites)]:
-        writer.writerow([row.name, row.num_train_images, row.num_test_images, *row.scores, in_short(None)])
+        cells = (row.name, row.num_train_images, row.num_test_images, *row.scores)
+        writer.writerow([*cells, in_short(None), result.outcome])
     return stream.getvalue()
+
+
+def outcome_lines(result: StudyResult) -> list[str]:
+    """Return how the study ended, in words; nothing where it is complete, which needs none."""
+    return [] if result.outcome == "complete" else [OUTCOMES[result.outcome]]
 
 
 def worst_lines(comparison: Comparison) -> list[str]:
@@ -178,7 +192,13 @@ def _disclosed(result: StudyResult) -> Table:
     for row in content.rows:
         table.add_row(*row)
     table.caption = "\n".join(
-        [content.caption, verdict.sentence, verdict.caution, one_sentence(result.guarantee)]
+        [
+            *outcome_lines(result),
+            content.caption,
+            verdict.sentence,
+            verdict.caution,
+            one_sentence(result.guarantee),
+        ]
     )
     table.caption_justify = "left"
     return table

@@ -48,7 +48,7 @@ def test_markdown_is_the_stored_one():
 def test_csv_holds_sites_only_and_unrounded_numbers():
     rows = list(csv.DictReader(io.StringIO(site_csv(study_result(federation=(13, 7))))))
     assert [row["hospital"] for row in rows] == SITES
-    assert tuple(rows[0]) == (*COLUMNS, "privacy")
+    assert tuple(rows[0]) == (*COLUMNS, "privacy", "outcome")
     assert {row["privacy"] for row in rows} == {"no formal guarantee"}
     assert float(rows[0]["accuracy federation"]) == 13 / 20
     assert float(rows[0]["macro-F1 difference"]) == pytest.approx(0.05)
