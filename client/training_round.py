@@ -7,14 +7,17 @@ objective, decoded images. So a deployed, a simulated and a replayed round give 
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
 
+import semc
 from client.device import compute_device
 from client.local_state import LocalState, SiteState
+from client.partial_round import PartialRound
 from client.progress import Progress, Report, silent
 from client.round_log import record_round
 from client.round_update import MetricValue, RoundUpdate
@@ -30,6 +33,7 @@ from semc.datasets import (
     steps_per_epoch,
     training_batches,
 )
+from semc.exit_codes import ExitCode, SemcError
 from semc.models import build_model
 from semc.objectives import build_objective
 from semc.parameter_exchange import (
@@ -50,12 +54,17 @@ from semc.protocol import (
     VALIDATION_CONFUSION,
 )
 from semc.seed import derive_seed, seed_everything
-from semc.training import Trainer, TrainResult, evaluate, reestimate_statistics
+from semc.training import RoundPoint, Trainer, TrainResult, evaluate, reestimate_statistics
 
 _FORWARD_BATCH = 32
 """Images per step where nothing is trained; a study's small batches would only make it slower."""
 _STATISTICS_IMAGES = 128
 """Images behind re-estimated statistics, augmented anew where a site has fewer; see DECISIONS.md."""
+
+_Trained = tuple[dict[str, MetricValue], TrainResult]
+"""Counts of the incoming weights, and what training was like."""
+
+log = logging.getLogger(__name__)
 
 
 class SiteTrainer:
@@ -111,7 +120,7 @@ class SiteTrainer:
         *,
         judge_incoming: bool = True,
     ) -> RoundUpdate:
-        """Train one round and save the state it leaves.
+        """Train one round and save the state it leaves; a round that was interrupted goes on where it was saved.
 
         Args:
             round_number: 1 to the study's rounds; one already trained is trained again from the state before.
@@ -127,15 +136,18 @@ class SiteTrainer:
             SemcError: STUDY_MISMATCH, DATA_UNREADABLE, DISK, ALREADY_RUNNING, CHECKPOINT_INVALID; RUN_FAILED
                 where the training diverged.
         """
+        incoming = tensors_sha256(shared)
         with self._state.lock():
-            self._start_from(self._state.newest(round_number - 1), shared)
-            self._objective.new_global_weights(self._network, self._images_of)
             judged = judge_incoming and self._is_evaluated(round_number - 1)
-            metrics = self._counts(round_number, report) if judged else {}
-            result = self._train(round_number, report)
+            begun = self._partial(round_number, incoming, judged)
+            trained = self._go_on(round_number, shared, report, begun)
+            if trained is None:
+                trained = self._begin(round_number, shared, report, begun, judged)
+            metrics, result = trained
             split = split_parameters(self._network, self._bn)
             state = SiteState(split.local, self._objective.state_dict(), self._trainer.state_dict())
-            self._state.save(round_number, state, tensors_sha256(shared))
+            self._state.save(round_number, state, incoming)
+            begun.remove()
             record_round(self._state.folder, round_number, result.loss, result.terms)
         report(Progress("training", round_number, result.steps, result.steps, loss=result.loss))
         return RoundUpdate(
@@ -189,7 +201,64 @@ class SiteTrainer:
             self._trainer.load_state_dict(state.optimiser)
         merge_shared(self._network, shared, self._bn)
 
-    def _train(self, round_number: int, report: Report) -> TrainResult:
+    def _partial(self, round_number: int, incoming: str, judged: bool) -> PartialRound:
+        """Return the place of this round's saved point, known by all that its result depends on."""
+        belongs_to = {
+            "site": self._site.site,
+            "study": self._study.digest(),
+            "software": semc.__version__,
+            "round": round_number,
+            "incoming_sha256": incoming,
+            "device": self._device.type,
+            "judged": judged,
+        }
+        return PartialRound(self._state.folder, belongs_to, self._site.checkpoint_seconds)
+
+    def _go_on(
+        self, round_number: int, shared: Mapping[str, Tensor], report: Report, begun: PartialRound
+    ) -> _Trained | None:
+        """Finish a round that was begun before; None where there is nothing that can be gone on with."""
+        found = begun.find()
+        if found is None:
+            return None
+        self._start_from(self._state.newest(round_number - 1), shared)
+        log.info("round %d goes on after step %d", round_number, found.point.steps)
+        try:
+            return found.metrics, self._train(round_number, report, begun, found.metrics, found.point)
+        except SemcError as error:
+            if error.code is not ExitCode.CHECKPOINT_INVALID:
+                raise
+            begun.discard()
+            return None
+
+    def _begin(
+        self,
+        round_number: int,
+        shared: Mapping[str, Tensor],
+        report: Report,
+        begun: PartialRound,
+        judged: bool,
+    ) -> _Trained:
+        """Judge the incoming weights and train the whole round."""
+        self._start_from(self._state.newest(round_number - 1), shared)
+        self._objective.new_global_weights(self._network, self._images_of)
+        metrics = self._counts(round_number, report) if judged else {}
+        return metrics, self._train(round_number, report, begun, metrics)
+
+    def _train(
+        self,
+        round_number: int,
+        report: Report,
+        begun: PartialRound,
+        metrics: dict[str, MetricValue],
+        point: RoundPoint | None = None,
+    ) -> TrainResult:
+        """Train from the network's present, incoming weights, or from a point of the same round.
+
+        Raises:
+            SemcError: CHECKPOINT_INVALID where the point does not fit, which leaves network and objective undefined.
+        """
+        first = 0 if point is None else point.steps
         training, steps = self._study.training, self.steps_per_round
         seed_everything(derive_seed(self._study.seed, self._site.site, round_number))
         batches = training_batches(
@@ -199,11 +268,14 @@ class SiteTrainer:
             num_steps=steps,
             seed=derive_seed(self._study.seed, self._site.site, round_number, "batches"),
             workers=self._site.loader_workers,
+            first_step=first,
         )
         return self._trainer.train(
-            _counted(batches, round_number, steps, report),
+            _counted(batches, round_number, first, steps, report),
             global_step=(round_number - 1) * steps,
             total_steps=self._study.federation.rounds * steps,
+            point=point,
+            after_step=lambda take: begun.keep_if_due(metrics, take),
         )
 
     def _images_of(self, ids: Sequence[int]) -> Iterator[Batch]:
@@ -252,9 +324,11 @@ class SiteTrainer:
         return found.confusion.to_list()
 
 
-def _counted(batches: Iterable[Batch], round_number: int, total: int, report: Report) -> Iterator[Batch]:
+def _counted(
+    batches: Iterable[Batch], round_number: int, first: int, total: int, report: Report
+) -> Iterator[Batch]:
     """Pass batches on and tell how many there were."""
-    for done, batch in enumerate(batches):
+    for done, batch in enumerate(batches, start=first):
         report(Progress("training", round_number, done, total))
         yield batch
 

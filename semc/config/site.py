@@ -94,6 +94,9 @@ class SiteConfig(Section):
     """CPU threads of the training process; cores divided by sites on a shared machine."""
     loader_workers: int = Field(default=0, ge=0, le=64)
     """Extra processes that decode images."""
+    checkpoint_seconds: float = Field(default=300, ge=0)
+    """Least time between two saved points within a round, seconds: what a crash costs at most, beside the time one
+    saving takes; 0 = after every step. Rounds with patient-level privacy keep none."""
     allowed_studies: tuple[str, ...] | None = None
     """Digests (or their first 12 digits) of the studies this site takes part in; absent: any."""
     expected_model: ExpectedModelConfig = ExpectedModelConfig()

@@ -34,6 +34,7 @@ def training_batches(
     num_steps: int | None,
     seed: int,
     workers: int = 0,
+    first_step: int = 0,
 ) -> Iterator[Batch]:
     """Yield augmented batches from an endless, per epoch reshuffled stream, cut at `num_steps`.
 
@@ -41,9 +42,10 @@ def training_batches(
         rows: Training rows.
         images: Where their pixels come from; filled first where worker processes share it.
         batch_size: Images per batch; an epoch's last batch may be smaller, or larger by one.
-        num_steps: Batches to yield; None = one epoch.
+        num_steps: Batches of the whole stream; None = one epoch.
         seed: Of this stream, e.g. derived from study seed, site and round.
-        workers: Processes that decode and augment; the batches do not depend on it.
+        workers: Processes that decode and augment; neither the batches nor torch's generator depend on it.
+        first_step: Batches left out at the stream's beginning, without making them.
 
     Raises:
         SemcError: DATA_UNREADABLE or IMAGE_MODE, with the row number.
@@ -51,11 +53,18 @@ def training_batches(
     steps = steps_per_epoch(len(rows), batch_size) if num_steps is None else num_steps
     stream = _TrainingStream(rows, images, batch_size, steps, seed)
     if workers == 0:
-        for step in range(steps):
+        for step in range(first_step, steps):
             yield stream[step]
         return
     images.warm(rows)
-    loader = DataLoader(_ErrorsAsValues(stream), batch_size=None, shuffle=False, num_workers=workers)
+    loader = DataLoader(
+        _ErrorsAsValues(stream),
+        batch_size=None,
+        sampler=range(first_step, steps),
+        num_workers=workers,
+        # Its workers' seed, which no batch uses, would otherwise be drawn from the generator the network draws from.
+        generator=torch.Generator(),
+    )
     for batch in loader:
         if isinstance(batch, SemcError):
             raise batch

@@ -1,7 +1,7 @@
 """A slow local copy of the network that makes the queue's keys (`key_encoder: ema`).
 
-Keys of an encoder that changes slowly age less in the queue. The copy is never exchanged nor saved: it starts
-again from the received weights in every round.
+Keys of an encoder that changes slowly age less in the queue. The copy is never exchanged nor kept from one round
+to the next: it starts again from the received weights in every round.
 
 Shape legend: B images, C channels, H, W, N experts, D embedding.
 """
@@ -9,11 +9,13 @@ Shape legend: B images, C channels, H, W, N experts, D embedding.
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
 
 from semc.models import SEMCOutput
+from semc.objectives.local_tensors import check_tensors, copy_tensors
 
 DECAY = 0.999
 """m in ``theta_key <- m theta_key + (1 - m) theta``."""
@@ -52,6 +54,19 @@ class EmaKeyEncoder:
         if not isinstance(output, SEMCOutput) or output.embeddings_NBD is None:
             raise ValueError("the key encoder needs a network with embeddings")
         return output.embeddings_NBD
+
+    def state_dict(self, network: nn.Module) -> dict[str, Tensor]:
+        """Return copies of the slow weights and statistics on the CPU, by the names they have in ``network``."""
+        return copy_tensors(self._started(network).state_dict())
+
+    def load_state_dict(self, state: Mapping[str, Tensor], network: nn.Module) -> None:
+        """Restore what :meth:`state_dict` returned.
+
+        Raises:
+            SemcError: CHECKPOINT_INVALID if it is of another network.
+        """
+        check_tensors(state, network.state_dict())
+        self._started(network).load_state_dict(state)
 
     def _started(self, network: nn.Module) -> nn.Module:
         if self._copy is None:

@@ -72,3 +72,25 @@ class Objective(ABC):
             SemcError: CHECKPOINT_INVALID if a tensor is missing, unknown or of another shape or type.
         """
         check_tensors(state, {})
+
+    def round_state_dict(self, network: nn.Module) -> dict[str, Tensor]:
+        """Return copies of all that the next step depends on, what every round makes anew included.
+
+        Args:
+            network: The study's network, between two steps.
+        """
+        del network
+        return self.state_dict()
+
+    def load_round_state_dict(self, state: Mapping[str, Tensor], network: nn.Module) -> None:
+        """Restore what :meth:`round_state_dict` returned, in place of :meth:`new_global_weights`.
+
+        Args:
+            state: Taken between two steps of the round that goes on.
+            network: The study's network, with any weights.
+
+        Raises:
+            SemcError: CHECKPOINT_INVALID if a tensor is missing, unknown or of another shape or type.
+        """
+        del network
+        self.load_state_dict(state)

@@ -30,6 +30,9 @@ from semc.objectives.objective import ImagesOf, LossTerms, Objective
 from semc.objectives.queue_refresh import key_drift, keys_of, refresh_keys
 from semc.seed import derive_seed
 
+_KEY_ENCODER = "key_encoder."
+_UPDATE_TERM = "update_term."
+
 
 @dataclass(frozen=True)
 class _Keys:
@@ -153,14 +156,41 @@ class SemcObjective(Objective):
         """
         check_tensors(state, self.state_dict())
         for part, owner in self._stateful().items():
-            prefix = f"{part}."
-            owner.load_state_dict(
-                {
-                    name.removeprefix(prefix): tensor
-                    for name, tensor in state.items()
-                    if name.startswith(prefix)
-                }
-            )
+            owner.load_state_dict(_under(state, f"{part}."))
+
+    def round_state_dict(self, network: nn.Module) -> dict[str, Tensor]:
+        """Return also the slow key encoder, and what the round's global update was like."""
+        state = self.state_dict()
+        if self._key_encoder is not None:
+            encoder = self._key_encoder.state_dict(network)
+            state |= {_KEY_ENCODER + name: tensor for name, tensor in encoder.items()}
+        for name, value in self._update_terms.items():
+            state[_UPDATE_TERM + name] = torch.tensor(value, dtype=torch.float64)
+        return state
+
+    def load_round_state_dict(self, state: Mapping[str, Tensor], network: nn.Module) -> None:
+        """Restore queue, running means, key encoder and the round's reported terms.
+
+        Args:
+            state: Of :meth:`round_state_dict`.
+            network: What the key encoder is a copy of.
+
+        Raises:
+            SemcError: CHECKPOINT_INVALID if the state is of another study or of another training split.
+        """
+        encoder = _under(state, _KEY_ENCODER)
+        terms = _under(state, _UPDATE_TERM)
+        self.load_state_dict(
+            {
+                name: tensor
+                for name, tensor in state.items()
+                if not name.startswith((_KEY_ENCODER, _UPDATE_TERM))
+            }
+        )
+        if self._key_encoder is not None:
+            self._key_encoder.load_state_dict(encoder, network)
+        self._update_terms = {name: float(value) for name, value in terms.items()}
+        self._pending = None
 
     def _update_queue(
         self, queue: MemoryQueue, network: nn.Module, images_of: ImagesOf | None
@@ -209,3 +239,8 @@ class SemcObjective(Objective):
             labels_M=batch.labels_B.repeat(len(keys_NBD)),
             ids_M=batch.ids_B.repeat(len(keys_NBD)),
         )
+
+
+def _under(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """Return the tensors of one owner, by its own names."""
+    return {name.removeprefix(prefix): tensor for name, tensor in state.items() if name.startswith(prefix)}

@@ -20,15 +20,19 @@ from semc.training.batch_norm import (
 from semc.training.evaluator import Evaluation, evaluate
 from semc.training.feature_memory import FeatureMemory
 from semc.training.optim import build_optimizer, learning_rate
+from semc.training.round_point import AfterStep, RoundPoint, TakePoint
 from semc.training.train_result import TrainResult
 from semc.training.trainer import Trainer
 
 __all__ = [
     "AdaptationReport",
+    "AfterStep",
     "Evaluation",
     "FeatureMemory",
     "LayerDrift",
     "NormStatistics",
+    "RoundPoint",
+    "TakePoint",
     "TrainResult",
     "Trainer",
     "adapt_statistics",

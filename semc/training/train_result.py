@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Mapping
 from dataclasses import dataclass
 
+import torch
+from torch import Tensor
+
 from semc.objectives import LossTerms
+
+_TERM = "term."
 
 
 @dataclass(frozen=True)
@@ -43,6 +49,24 @@ class RoundMeans:
             self._terms[name] += value * size
         for expert, value in enumerate(losses.expert_use_N):
             self._use[expert] += value * size
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Return the sums so far; exact, so that a round that goes on ends with the same means."""
+        return {
+            "counts": torch.tensor([self._steps, self._num_examples]),
+            "loss": torch.tensor(self._loss, dtype=torch.float64),
+            "expert_use": torch.tensor(list(self._use.values()), dtype=torch.float64),
+            **{_TERM + name: torch.tensor(value, dtype=torch.float64) for name, value in self._terms.items()},
+        }
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Go on from what :meth:`state_dict` returned."""
+        self._steps, self._num_examples = state["counts"].tolist()
+        self._loss = float(state["loss"])
+        self._use.update(enumerate(state["expert_use"].tolist()))
+        self._terms.update(
+            {name.removeprefix(_TERM): float(state[name]) for name in state if name.startswith(_TERM)}
+        )
 
     def result(self, seconds: float) -> TrainResult:
         """Return the means.

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterable, Mapping
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -18,10 +19,13 @@ from semc.datasets import Batch
 from semc.exit_codes import ExitCode, SemcError
 from semc.models import SEMCNet
 from semc.objectives import LossTerms, Objective
+from semc.objectives.local_tensors import check_tensors, copy_tensors
 from semc.parameter_exchange import batch_norm_names
+from semc.seed import random_state, restore_random_state
 from semc.training.mode import in_mode
 from semc.training.optim import build_optimizer, learning_rate
 from semc.training.precision import amp_dtype
+from semc.training.round_point import PARTS, AfterStep, RoundPoint
 from semc.training.train_result import RoundMeans, TrainResult
 
 _MOMENTUM = "momentum."
@@ -51,26 +55,41 @@ class Trainer:
         self._optimizer = build_optimizer(network, study.training)
         self._trainable = {name: p for name, p in network.named_parameters() if p.requires_grad}
 
-    def train(self, batches: Iterable[Batch], *, global_step: int, total_steps: int) -> TrainResult:
-        """Run one optimiser step per batch, starting from the network's present weights.
+    def train(
+        self,
+        batches: Iterable[Batch],
+        *,
+        global_step: int,
+        total_steps: int,
+        point: RoundPoint | None = None,
+        after_step: AfterStep | None = None,
+    ) -> TrainResult:
+        """Run one optimiser step per batch, starting from the network's present weights: those that came in.
 
         Args:
-            batches: The round's batches, on any device.
+            batches: The round's batches, on any device; those after `point` where one is given.
             global_step: Steps of the study before this round; places schedule and gate temperature.
             total_steps: Steps of the whole study at this site.
+            point: Where an earlier try of this very round was left; the network still has the incoming weights,
+                because FedProx holds on to those.
+            after_step: Offered the round's present point after every step.
 
         Returns:
             Means over the images of the round.
 
         Raises:
             SemcError: RUN_FAILED where the loss is no longer finite; the weights are then unusable.
+                CHECKPOINT_INVALID where `point` does not fit; whoever gave it starts the round anew.
             ValueError: There is no batch, or the round reaches past `total_steps`.
         """
-        started = time.perf_counter()
+        started = time.perf_counter() - (0.0 if point is None else point.seconds)
         incoming = self._proximal_anchors()
         means = RoundMeans()
+        if point is not None:
+            self._go_on_from(point, means)
+        steps_done = 0 if point is None else point.steps
         with in_mode(self._network, training=True):
-            for step, batch in enumerate(batches, start=global_step):
+            for step, batch in enumerate(batches, start=global_step + steps_done):
                 rate = learning_rate(self._training, step, total_steps)
                 losses = self._step(batch.to(self._device), rate, step / total_steps, incoming)
                 loss = losses.total.item()
@@ -81,6 +100,8 @@ class Trainer:
                         "lower training.learning_rate or set training.gradient_clip",
                     )
                 means.add(loss, losses, batch.images_BCHW.shape[0])
+                if after_step is not None:
+                    after_step(partial(self._point, step + 1 - global_step, started, means))
         self._optimizer.zero_grad(set_to_none=True)
         return means.result(time.perf_counter() - started)
 
@@ -126,6 +147,30 @@ class Trainer:
             scaler["scale"] = float(state[_SCALER + "scale"])
             scaler["_growth_tracker"] = int(state[_SCALER + "_growth_tracker"])
             self._scaler.load_state_dict(scaler)
+
+    def _point(self, steps: int, started: float, means: RoundMeans) -> RoundPoint:
+        """Copy all that a step changes."""
+        parts = {
+            "network": copy_tensors(self._network.state_dict()),
+            "objective": self._objective.round_state_dict(self._network),
+            "optimiser": self.state_dict(),
+            "means": means.state_dict(),
+            "random": random_state(self._device),
+        }
+        tensors = {f"{part}/{name}": tensor for part in PARTS for name, tensor in parts[part].items()}
+        return RoundPoint(steps, time.perf_counter() - started, tensors)
+
+    def _go_on_from(self, point: RoundPoint, means: RoundMeans) -> None:
+        """Put back what :meth:`_point` copied."""
+        point.require("means", means.state_dict())
+        point.require("random", random_state(self._device))
+        network = point.part("network")
+        check_tensors(network, self._network.state_dict())
+        self._network.load_state_dict(network)
+        self._objective.load_round_state_dict(point.part("objective"), self._network)
+        self.load_state_dict(point.part("optimiser"))
+        means.load_state_dict(point.part("means"))
+        restore_random_state(point.part("random"), self._device)
 
     def _step(self, batch: Batch, rate: float, progress: float, incoming: Mapping[str, Tensor]) -> LossTerms:
         """Do one optimiser step; returns the losses before it."""

@@ -5,7 +5,7 @@ import random
 import numpy as np
 import torch
 
-from semc.seed import derive_seed, seed_everything, seeded_init
+from semc.seed import derive_seed, random_state, restore_random_state, seed_everything, seeded_init
 
 
 def _draw() -> tuple[float, ...]:
@@ -49,3 +49,19 @@ def test_seeded_init_leaves_the_callers_generator_alone():
     assert torch.equal(torch.rand(3), expected)
     with seeded_init(1):
         assert torch.equal(torch.nn.Linear(4, 4).weight, first)
+
+
+def test_generators_go_on_from_where_they_stood():
+    seed_everything(5)
+    _draw()  # leaves the second number of a gaussian pair behind, in Python and in numpy
+    state = random_state(torch.device("cpu"))
+    expected = [_draw(), _draw()]
+    seed_everything(99)
+    restore_random_state(state, torch.device("cpu"))
+    assert [_draw(), _draw()] == expected
+    for left_out in ("python", "python_gauss", "numpy", "numpy_place", "torch"):
+        seed_everything(99)
+        restore_random_state(
+            {**state, left_out: random_state(torch.device("cpu"))[left_out]}, torch.device("cpu")
+        )
+        assert [_draw(), _draw()] != expected, left_out

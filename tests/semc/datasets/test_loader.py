@@ -148,3 +148,27 @@ def test_a_batch_moves_as_one(rows: tuple[ManifestRow, ...], site: SiteDataConfi
     assert {
         tensor.device.type for tensor in (batch.images_BCHW, batch.labels_B, batch.ids_B, batch.groups_B)
     } == {"meta"}
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_stream_goes_on_in_its_middle(
+    rows: tuple[ManifestRow, ...], site: SiteDataConfig, workers: int
+) -> None:
+    whole = stream(rows, site, num_steps=9)
+    images = SiteImages(PAPER, site)
+    rest = training_batches(rows, images, batch_size=4, num_steps=9, seed=1, workers=workers, first_step=7)
+    assert_same(list(rest), whole[7:])
+    unread = SiteImages(PAPER, site)
+    assert list(training_batches(rows, unread, batch_size=4, num_steps=9, seed=1, first_step=9)) == []
+    assert len(unread) == 0, "what is left out is not read"
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_workers_take_nothing_from_the_networks_generator(
+    rows: tuple[ManifestRow, ...], site: SiteDataConfig, workers: int
+) -> None:
+    torch.manual_seed(4)
+    stream(rows, site, num_steps=3, workers=workers)
+    drawn = torch.rand(1)
+    torch.manual_seed(4)
+    assert torch.equal(drawn, torch.rand(1))

@@ -13,7 +13,7 @@ from semc.datasets import Batch
 from semc.exit_codes import ExitCode, SemcError
 from semc.models import build_model
 from semc.seed import seed_everything
-from semc.training import Trainer, TrainResult
+from semc.training import RoundPoint, Trainer, TrainResult
 from tests.semc.training.tiny import TinyNetwork, objective_of, same, tiny_batches, tiny_study, weights_of
 
 CPU = torch.device("cpu")
@@ -241,3 +241,44 @@ def test_mixed_precision_on_a_gpu(bf16: bool, monkeypatch: pytest.MonkeyPatch):
     resumed = Trainer(study, build_model(study), objective_of(study), device)
     resumed.load_state_dict(state)
     assert same(resumed.state_dict(), state)
+
+
+@pytest.mark.parametrize("mu", [0.0, 3.0])
+def test_a_round_goes_on_from_a_point_with_the_anchors_that_came_in(mu: float):
+    study = tiny_study(**({"federation__algorithm": "fedprox", "federation__proximal_mu": mu} if mu else {}))
+    batches, points = list(tiny_batches(5)), []
+    whole = TinyNetwork()
+    trainer = Trainer(study, whole, objective_of(study), CPU)
+    expected = trainer.train(
+        batches, global_step=0, total_steps=8, after_step=lambda take: points.append(take())
+    )
+    assert [point.steps for point in points] == [1, 2, 3, 4, 5]
+    for point in points[:4]:
+        network = TinyNetwork()
+        again = Trainer(study, network, objective_of(study), CPU)
+        rest = batches[point.steps :]
+        result = again.train(rest, global_step=0, total_steps=8, point=point)
+        assert same(weights_of(network), weights_of(whole))
+        assert (result.loss, result.steps, result.num_examples) == (expected.loss, 5, 30)
+        assert result.expert_use == expected.expert_use
+        assert same(again.state_dict(), trainer.state_dict())
+
+
+def test_a_point_of_another_network_is_refused_and_changes_nothing():
+    study, points = tiny_study(), []
+    trainer = Trainer(study, TinyNetwork(), objective_of(study), CPU)
+    trainer.train(
+        tiny_batches(1), global_step=0, total_steps=8, after_step=lambda take: points.append(take())
+    )
+    for name in ("network/head.bias", "means/loss", "random/torch"):
+        tensors = {key: tensor for key, tensor in points[0].tensors.items() if key != name}
+        network = TinyNetwork()
+        with pytest.raises(SemcError) as caught:
+            Trainer(study, network, objective_of(study), CPU).train(
+                tiny_batches(1),
+                global_step=0,
+                total_steps=8,
+                point=RoundPoint(points[0].steps, points[0].seconds, tensors),
+            )
+        assert caught.value.code is ExitCode.CHECKPOINT_INVALID
+        assert same(weights_of(network), weights_of(TinyNetwork()))
