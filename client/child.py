@@ -1,33 +1,22 @@
 """A supervised child process: its output goes to a rotating log, its end is noticed, it ends when told.
 
+Its output is read whatever happens here: a child whose pipe is full would stand still. Start it from the main thread:
+the kernel's signal to the children of the dead (`client/lifeline.py`) comes when the starting thread ends.
+
 Children are started with `python -P -m`, so that a stray folder named `client` in the working directory is
 never imported, and with Flower's switches in their environment before Flower is imported.
 """
 
 from __future__ import annotations
 
-import logging
 import os
 import subprocess
 import sys
 import threading
 from collections.abc import Callable, Mapping
-from logging.handlers import RotatingFileHandler
-from pathlib import Path
-from typing import Final
 
 from client.environment import SUPERVISOR
-
-_LOG_BYTES: Final = 4 << 20
-_LOG_FILES: Final = 3
-
-
-def rotating_log(path: Path) -> logging.Handler:
-    """Return a handler that keeps a log file small."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handler = RotatingFileHandler(path, maxBytes=_LOG_BYTES, backupCount=_LOG_FILES, encoding="utf-8")
-    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
-    return handler
+from client.log_file import LogFile
 
 
 class Child:
@@ -38,7 +27,7 @@ class Child:
         arguments: Its command line.
         environment: Added to this process's own.
         log: Receives every line it prints.
-        on_line: Told each line, in a thread; returns True for lines that are not for the log.
+        on_line: Told each line, in a thread; returns True for lines that are not for the log. Must not raise.
     """
 
     def __init__(
@@ -46,7 +35,7 @@ class Child:
         module: str,
         arguments: list[str],
         environment: Mapping[str, str],
-        log: logging.Handler,
+        log: LogFile,
         on_line: Callable[[str], bool],
     ) -> None:
         self._process = subprocess.Popen(
@@ -93,4 +82,4 @@ class Child:
         assert self._process.stdout is not None
         for line in self._process.stdout:
             if not self._on_line(line):
-                self._log.emit(logging.makeLogRecord({"msg": line.rstrip("\n"), "levelno": logging.INFO}))
+                self._log.line(line.rstrip("\n"))

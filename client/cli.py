@@ -50,7 +50,12 @@ def join(
     context: typer.Context,
     site: SiteOption = None,
     wait: Annotated[
-        float, typer.Option(min=0, help="Seconds to wait for a coordinator that does not answer yet.")
+        float,
+        typer.Option(
+            min=0,
+            help="Seconds to wait for a coordinator that does not answer, until it accepted this site once; then "
+            "without limit.",
+        ),
     ] = 90.0,
 ) -> None:
     """Take part until SIGTERM or Ctrl-C (the default command).

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from typing import TYPE_CHECKING
 
@@ -13,6 +14,8 @@ if TYPE_CHECKING:
 
 class Console:
     """Shows events as lines and, on a terminal, what goes on as one changing line.
+
+    A line nobody can be shown (a closed pipe, a full disk behind it) is dropped: taking part does not depend on it.
 
     Args:
         site: Name of the hospital, in front of every line.
@@ -36,15 +39,17 @@ class Console:
 
     def say(self, text: str) -> None:
         """Print one line that stays."""
-        if self._status is None:
-            print(f"{self._site}: {text}", file=sys.stderr, flush=True)
-        else:
-            self._status.console.print(f"{self._site}: {text}", markup=False, highlight=False)
+        with contextlib.suppress(OSError):
+            if self._status is None:
+                print(f"{self._site}: {text}", file=sys.stderr, flush=True)
+            else:
+                self._status.console.print(f"{self._site}: {text}", markup=False, highlight=False)
 
     def now(self, text: str) -> None:
         """Say what goes on at present; shown on a terminal only."""
         if self._status is not None:
-            self._status.update(f"{self._site}: {text}")
+            with contextlib.suppress(OSError):
+                self._status.update(f"{self._site}: {text}")
 
     def show(self, progress: Progress) -> None:
         """Tell an operator what the training process reports."""

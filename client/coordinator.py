@@ -45,7 +45,7 @@ def ask(coordinator: CoordinatorConfig, timeout_seconds: float = 5.0) -> Answer:
         SemcError: TLS_UNTRUSTED where certificate or CA is wrong, SERVER_UNREACHABLE where nothing answers.
     """
     os.environ["NO_PROXY"] = without_proxy_on_loopback()
-    context = _trust(coordinator)
+    context = trust(coordinator)
     url = f"https://{coordinator.address}/v1/fleet/"
     try:
         with (
@@ -79,8 +79,12 @@ def check_clock(answer: Answer) -> None:
         )
 
 
-def _trust(coordinator: CoordinatorConfig) -> ssl.SSLContext:
-    """Return a TLS context that trusts the site's CA file and nothing else."""
+def trust(coordinator: CoordinatorConfig) -> ssl.SSLContext:
+    """Return a TLS context that trusts the site's CA file and nothing else.
+
+    Raises:
+        SemcError: TLS_UNTRUSTED where the file holds no certificate or cannot be read.
+    """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     try:
         context.load_verify_locations(cadata=coordinator.root_certificates.read_text(encoding="ascii"))

@@ -16,6 +16,7 @@ import importlib
 import io
 import logging
 import os
+import signal
 import sys
 import threading
 import time
@@ -77,6 +78,8 @@ class Stage(StrEnum):
     PULLING = "pulling"
     WORKING = "working"
     PUSHING = "pushing"
+    LOST = "lost"
+    """The task broke off while its SuperNode may still wait for it; idle follows."""
 
 
 class ForeignCodeError(Exception):
@@ -128,16 +131,32 @@ def serve(
             try:
                 got = client.AcquireTask(AcquireTaskRequest(supported_task_types=[TaskType.CLIENT_APP]))
                 if got.HasField("task") and got.token:
-                    reason = _run_task(address, got.token, app, refusal_of, report)
+                    reason = _run_task_or_lose_it(address, got.token, app, refusal_of, report)
                     report(Stage.IDLE)
                     patience.reset()
                     if reason == RefusalCode.DEVICE:
                         return  # a process that met a CUDA error cannot use the device again
                     continue
-            except (httpx.HTTPError, ObjectPullError) as error:
-                report(Stage.IDLE)  # the SuperNode is gone or has given the task up: nobody waits for us
-                log.warning("task lost, or no SuperNode (%s)", type(error).__name__)
+            except httpx.HTTPError as error:  # the SuperNode is not there yet, or gone
+                log.warning("no SuperNode (%s)", type(error).__name__)
             stop.wait(patience.next_wait())
+
+
+def _run_task_or_lose_it(
+    address: str,
+    token: str,
+    app: ClientApp,
+    refusal_of: Callable[[Exception], RefusalCode],
+    report: Callable[[Stage], None],
+) -> str:
+    """Run one task; tell a broken one that its SuperNode gave up from one it may wait for for ever."""
+    try:
+        return _run_task(address, token, app, refusal_of, report)
+    except (httpx.HTTPError, ObjectPullError) as error:
+        log.warning("task lost (%s)", type(error).__name__)
+        if not (isinstance(error, httpx.HTTPStatusError) and error.response.is_client_error):
+            report(Stage.LOST)
+        return ""
 
 
 def _run_task(
@@ -231,12 +250,21 @@ def run_supernode(arguments: Sequence[str], longest_poll_seconds: float) -> NoRe
     loop = importlib.import_module("flwr.supernode.start_client_internal")
     setattr(loop, "time", Waits(longest_poll_seconds))  # noqa: B010 - the module's own name for `time`
     _shorten_first_retry()
+    threading.excepthook = _leave_without_heartbeats
     sys.argv = ["flower-supernode", *arguments]
     command = importlib.import_module("flwr.supernode.cli")
     command.flower_supernode()
     # It returns where its loop met an error, while its HTTP thread would keep a deaf process alive.
     logging.shutdown()
     os._exit(1)
+
+
+def _leave_without_heartbeats(failure: threading.ExceptHookArgs) -> None:
+    """End a SuperNode one of whose threads failed: without heartbeats it polls on, while it is shown offline."""
+    if issubclass(failure.exc_type, SystemExit):
+        return  # its HTTP server ends so where the port is taken, which the main thread tells
+    log.error("a thread of the SuperNode ended (%s); leaving", failure.exc_type.__name__)
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
 def _shorten_first_retry() -> None:

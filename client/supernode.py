@@ -26,16 +26,25 @@ class Sign(StrEnum):
     JOINED = "joined"
     NOT_ACTIVATED = "not activated"
     """Key unknown, or the coordinator still shows the site online after a crash (up to 60 s)."""
+    NOT_CONNECTED = "not connected"
+    """It gave up joining for another reason: the coordinator answers with an error, or in the middle of a word."""
     UNTRUSTED = "untrusted"
     RETRYING = "retrying"
+    ANSWERED = "answered"
+    """The coordinator answers after one or more tries that failed."""
+    MESSAGE_LOST = "message lost"
+    """It gave up on a download or an upload and goes on, while the coordinator waits for that reply."""
     PORT_TAKEN = "port taken"
 
 
 PATTERNS: Final = {
     Sign.JOINED: re.compile(r"SuperNode ID: (?P<node>\d+)"),
     Sign.NOT_ACTIVATED: re.compile(r"\[code: 2004\]"),
+    Sign.NOT_CONNECTED: re.compile(r"Failed to initialize the connection to the SuperLink"),
     Sign.UNTRUSTED: re.compile(r"SSL/TLS handshake error detected"),
     Sign.RETRYING: re.compile(r"Connection attempt failed, retrying"),
+    Sign.ANSWERED: re.compile(r"Connection successful after"),
+    Sign.MESSAGE_LOST: re.compile(r"Failed to (receive|send) message \w+:"),
     Sign.PORT_TAKEN: re.compile(r"SuperNode Runtime HTTP API failed to start"),
 }
 

@@ -108,7 +108,7 @@ def test_clock_limits_are_flowers() -> None:
 
 
 def test_a_supernode_ends_within_our_grace() -> None:
-    assert HTTP_SERVER_SHUTDOWN_TIMEOUT < supervisor._GRACE_SECONDS
+    assert HTTP_SERVER_SHUTDOWN_TIMEOUT < supervisor.GRACE_SECONDS
 
 
 def test_the_command_is_a_function() -> None:

@@ -2,53 +2,17 @@
 
 from __future__ import annotations
 
-import contextlib
-import shutil
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
 import pytest
-import yaml
 
 from semc.exit_codes import ExitCode
+from tests.end_to_end.live_site import Site, live_site
 from tests.end_to_end.test_coordinator_up import Coordinator, run, start, wait_for
-
-CLIENT = Path(sys.executable).parent / "semc-client"
-
-
-class Site:
-    """A hospital's folder and its running client."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.file = folder / "site.yaml"
-        self.log = folder / "client.log"
-        self.process: subprocess.Popen[bytes] | None = None
-
-    def start(self) -> None:
-        with self.log.open("ab") as log:
-            self.process = subprocess.Popen([CLIENT, "--site", self.file], stderr=log, stdout=log)
-
-    def said(self, text: str) -> int:
-        return self.log.read_text().count(text)
-
-    def child(self, module: str) -> psutil.Process | None:
-        assert self.process is not None
-        for child in psutil.Process(self.process.pid).children():
-            with contextlib.suppress(psutil.Error):  # it may end while it is looked at
-                if module in child.cmdline():
-                    return child
-        return None
-
-    def stop(self) -> None:
-        if self.process is not None and self.process.poll() is None:
-            self.process.kill()
-            self.process.wait()
 
 
 @pytest.fixture(scope="module")
@@ -63,17 +27,7 @@ def coordinator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Coordinato
 def site(
     coordinator: Coordinator, hospitals: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Site]:
-    folder = tmp_path_factory.mktemp("site") / "north"
-    shutil.copytree(hospitals / "north", folder)
-    content = yaml.safe_load((folder / "site.yaml").read_text())
-    content["coordinator"] = {
-        "address": coordinator.address,
-        "root_certificates": str(coordinator.home.ca_certificate),
-    }
-    content["poll_seconds"] = 0.1
-    (folder / "site.yaml").write_text(yaml.safe_dump(content))
-    running = Site(folder)
-    assert run("semc-client", "--site", str(folder), "keygen").returncode == 0
+    running = live_site(tmp_path_factory.mktemp("site"), hospitals, coordinator)
     yield running
     running.stop()
 
