@@ -11,7 +11,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
@@ -21,6 +21,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from semc.exit_codes import ExitCode, SemcError
+from semc.whole_file import sync, write_whole
 
 STATE_FILE: Final = "state.json"
 """Its presence makes a folder a saved state."""
@@ -44,7 +45,7 @@ def save_state(folder: Path, tensors: Mapping[str, Tensor], metadata: Mapping[st
     try:
         folder.mkdir(parents=True, exist_ok=True)
         save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, temporary)
-        _sync(temporary)
+        sync(temporary)
         sha256 = _sha256(temporary)
         tensor_file = f"tensors-{sha256[:16]}.safetensors"
         os.replace(temporary, folder / tensor_file)
@@ -55,8 +56,7 @@ def save_state(folder: Path, tensors: Mapping[str, Tensor], metadata: Mapping[st
             "metadata": dict(metadata),
         }
         _write_json(folder, {**content, "digest": _digest(content)})
-        _sync(folder)
-        _sync(folder.parent)
+        sync(folder.parent)
         _remove_leftovers(folder, keep=tensor_file)
     except (OSError, SafetensorError) as error:
         with suppress(OSError):
@@ -113,8 +113,8 @@ def latest(folder: Path, prefix: str) -> Path | None:
     return states[-1] if states else None
 
 
-def prune(folder: Path, prefix: str, keep: int) -> None:
-    """Remove all but the newest `keep` states.
+def prune(folder: Path, prefix: str, keep: int, spare: Collection[Path] = ()) -> None:
+    """Remove all but the newest `keep` states and those to spare.
 
     Raises:
         SemcError: DISK where one cannot be removed.
@@ -122,6 +122,8 @@ def prune(folder: Path, prefix: str, keep: int) -> None:
     states = saved_states(folder, prefix)
     try:
         for path in states[: max(len(states) - keep, 0)]:
+            if path in spare:
+                continue
             # First the file that makes it a state: a half-removed one must not be taken for whole.
             (path / STATE_FILE).unlink()
             shutil.rmtree(path)
@@ -143,12 +145,8 @@ def _remove_leftovers(folder: Path, keep: str) -> None:
 
 def _write_json(folder: Path, content: Mapping[str, Any]) -> None:
     """Replace the folder's description by a complete new one."""
-    temporary = folder / f".state-{os.getpid()}.part"
-    with temporary.open("w", encoding="utf-8") as stream:
-        json.dump(content, stream, indent=1, sort_keys=True, allow_nan=False)
-        stream.flush()
-        os.fsync(stream.fileno())
-    os.replace(temporary, folder / STATE_FILE)
+    text = json.dumps(content, indent=1, sort_keys=True, allow_nan=False)
+    write_whole(folder / STATE_FILE, text.encode())
 
 
 def _digest(content: Mapping[str, Any]) -> str:
@@ -160,12 +158,3 @@ def _sha256(path: Path) -> str:
     """Return a file's SHA-256 (hex)."""
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
-def _sync(path: Path) -> None:
-    """Have the disk hold a file, or a folder's list of names."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

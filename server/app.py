@@ -2,7 +2,8 @@
 
 Deployed, the process is the executor that `semc-server up` started: the run's name comes from the bundle's
 settings and its folder lies in the coordinator's home. In a simulation the folder is given. The study is
-always read from the folder, never from what Flower unpacked.
+always read from the folder, never from what Flower unpacked. A process that is killed, or whose run Flower has given
+up, leaves no word in the run's events; whoever finds the run's lock free then knows (server/run_state.py).
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from server.bundle import RUN_KEY
 from server.events import Event, EventLog
 from server.home import HOME_VARIABLE, Home
 from server.ledger_heads import LedgerHeads
+from server.receipt_signing import ReceiptSigner
 from server.rounds import run_study
 from server.run_folder import RunFolder
 
@@ -38,7 +40,16 @@ def build_app(run_folder: Path | None = None) -> ServerApp:
             study = folder.study()
             if run_folder is None:
                 _limit_pulls(study.federation.deadline_seconds)
-            run_study(grid, study, folder.registry(), folder, heads=_heads(run_folder))
+            home = _home() if run_folder is None else None
+            with folder.lock():
+                run_study(
+                    grid,
+                    study,
+                    folder.registry(),
+                    folder,
+                    heads=LedgerHeads(home.ledger_heads) if home else None,
+                    signer=ReceiptSigner.load_or_make(home.receipts_key) if home else None,
+                )
         except SemcError as error:
             _report(folder, error)
             raise
@@ -62,9 +73,8 @@ def _deployed_folder(context: Context) -> RunFolder:
     Raises:
         SemcError: CONFIG_NOT_FOUND where this process has no home, or the home no such run.
     """
-    home = os.environ.get(HOME_VARIABLE)
-    name = context.run_config.get(RUN_KEY)
-    folder = Home(Path(home)).run(str(name)) if home else None
+    home, name = _home(), context.run_config.get(RUN_KEY)
+    folder = home.run(str(name)) if home else None
     if folder is None or not folder.study_file.is_file():
         raise SemcError(
             ExitCode.CONFIG_NOT_FOUND,
@@ -74,10 +84,10 @@ def _deployed_folder(context: Context) -> RunFolder:
     return folder
 
 
-def _heads(run_folder: Path | None) -> LedgerHeads | None:
-    """Return what this coordinator's runs saw of the sites' ledgers; a simulation has no home and no past."""
+def _home() -> Home | None:
+    """Return the coordinator's home that this process belongs to; a simulation has none."""
     home = os.environ.get(HOME_VARIABLE)
-    return LedgerHeads(Home(Path(home)).ledger_heads) if run_folder is None and home else None
+    return Home(Path(home)) if home else None
 
 
 def _limit_pulls(seconds: float) -> None:
@@ -89,7 +99,7 @@ def _limit_pulls(seconds: float) -> None:
 
 def _report(folder: RunFolder, error: SemcError) -> None:
     """Tell whoever watches the run why it stopped."""
-    log = EventLog(folder.events_file, keep=True)
+    log = EventLog(folder.events_file)
     log.write(Event.FAILED, code=int(error.code), problem=error.problem, fix=error.fix)
 
 

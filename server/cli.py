@@ -9,13 +9,17 @@ import json
 import sys
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
-from semc.exit_codes import ExitCode, SemcError, one_line_errors
+from semc.exit_codes import ExitCode, one_line_errors
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from server.events import EventReader
+    from server.home import Endpoint, Home
     from server.run_folder import RunFolder
 
 app = typer.Typer(
@@ -61,19 +65,25 @@ def up(
     health_address: Annotated[
         str | None, typer.Option(help="host:port of the gRPC health service; default: the next port.")
     ] = None,
+    resume_runs: Annotated[
+        bool,
+        typer.Option("--resume", help="Go on with runs that were interrupted, for example by a reboot."),
+    ] = False,
 ) -> None:
     """Run the coordinator until it is stopped; the first time it makes CA, certificate and secret.
 
+    A round loop that dies while the coordinator runs is always brought back.
+
     Example: semc-server up --home coordinator --address 0.0.0.0:8000 --san coordinator.hospital.example
     """
-    from server.home import Endpoint, Home
+    from server.home import Home
     from server.listen import Listen
     from server.supervisor import Supervisor
     from server.tls import fingerprint, loopback_only
 
     place = Home(home)
 
-    def ready(endpoint: Endpoint) -> None:
+    def ready(endpoint: Endpoint, interrupted: Sequence[str]) -> None:
         typer.echo(f"ready: {endpoint.address} (health {endpoint.health_address})")
         typer.echo(f"give every site this certificate: {place.ca_certificate}")
         typer.echo(
@@ -81,9 +91,11 @@ def up(
         )
         if loopback_only(place.server_certificate) and not endpoint.address.startswith("127."):
             typer.echo("note: the certificate names this machine only; give --san HOST for sites elsewhere")
+        for name in interrupted:
+            typer.echo(f"interrupted: {name}; go on with `semc-server resume {name}`")
         sys.stdout.flush()
 
-    Supervisor(place, Listen.parse(address, health_address), san or []).run(ready)
+    Supervisor(place, Listen.parse(address, health_address), san or [], resume=resume_runs).run(ready)
 
 
 @app.command()
@@ -163,21 +175,59 @@ def run(
 
     Example: semc-server run study.yaml --home coordinator
     """
-    from rich.console import Console
-
     from semc.config import load_study
+    from server.events import EventReader
     from server.home import Home
-    from server.progress import LiveProgress
-    from server.submit import follow, submit
+    from server.submit import submit
 
     place = Home(home)
     loaded = load_study(study)
     for caution in loaded.cautions:
         typer.echo(f"note: {caution}", err=True)
-    folder, run_id = submit(place, loaded)
+    folder = submit(place, loaded)
+    _follow_to_end(place, folder, EventReader(folder.events_file), output)
+
+
+@app.command()
+def resume(
+    run_name: Annotated[
+        str | None,
+        typer.Argument(metavar="[RUN]", help="A run; default: the latest that has not finished."),
+    ] = None,
+    home: HomeOption = DEFAULT_HOME,
+    output: FormatOption = Format.TEXT,
+) -> None:
+    """Go on with a run that was interrupted or stopped, from where it stood, and follow it to its end.
+
+    Replies that had arrived are used; the model ends bit for bit as without the interruption. A run that is running is
+    only followed. The exit code says how it ended, as for `run`.
+
+    Example: semc-server resume --home coordinator
+    """
+    from server.events import EventReader
+    from server.home import Home
+    from server.run_state import RunState, run_state
+    from server.submit import resubmit, unfinished_run
+
+    place = Home(home)
+    folder = unfinished_run(place, run_name)
+    events = EventReader(folder.events_file, from_now=True)
+    if run_state(folder) not in (RunState.RUNNING, RunState.WAITING):
+        resubmit(place, folder)
+    typer.echo(f"going on with run {folder.root.name}", err=True)
+    _follow_to_end(place, folder, events, output)
+
+
+def _follow_to_end(place: Home, folder: RunFolder, events: EventReader, output: Format) -> NoReturn:
+    """Show a run's progress and its result; ends the program with the number that says how it ended."""
+    from rich.console import Console
+
+    from server.progress import LiveProgress
+    from server.submit import follow
+
     try:
         with LiveProgress(Console(stderr=True, quiet=output is Format.JSON)) as progress:
-            result = follow(place, folder, run_id, progress.show)
+            result = follow(place, folder, events, progress.show)
     except KeyboardInterrupt:
         typer.echo(f"run {folder.root.name} goes on at the coordinator; see `semc-server status`", err=True)
         raise typer.Exit(ExitCode.INTERRUPTED) from None
@@ -295,13 +345,9 @@ def export(
 
 def _tell_outcome(folder: RunFolder) -> None:
     """Say on standard error how a run ended, so that what is made from half a study is not taken for a whole one."""
-    from semc.reporting.result import OUTCOMES
+    from server.run_outcome import outcome_in_words
 
-    try:
-        words = OUTCOMES[folder.result().outcome]
-    except SemcError:
-        words = "Not finished: there is no readable result."
-    typer.echo(f"run {folder.root.name}: {words}", err=True)
+    typer.echo(f"run {folder.root.name}: {outcome_in_words(folder)}", err=True)
 
 
 def _images(number: int | None) -> str:

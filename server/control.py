@@ -112,6 +112,14 @@ class Control:
         )
         return str(answer["run-id"])
 
+    def stop(self, run_id: str) -> None:
+        """Have Flower end a run, so that its undelivered messages reach no site any more.
+
+        Raises:
+            SemcError: RUN_FAILED where the run has ended already, SERVER_UNREACHABLE.
+        """
+        self._call(ExitCode.RUN_FAILED, "The SuperLink did not stop the run", ("stop", run_id, CONNECTION))
+
     def run_status(self, run_id: str) -> RunStatus:
         """Return the state of one run; the only trustworthy answer to "did it work?" that Flower gives."""
         answer = self._call(

@@ -7,8 +7,10 @@ reader in another process never meets half of one that ends in a newline.
 from __future__ import annotations
 
 import json
+import os
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
@@ -17,8 +19,16 @@ from typing import Any
 class Event(StrEnum):
     """What can happen in a run."""
 
+    SUBMITTED = "submitted"
+    """The run was handed to the coordinator, the first time or to go on."""
     STARTED = "started"
     """The round loop runs; sites, rounds, digest."""
+    RESUMED = "resumed"
+    """It goes on from a checkpoint; round, kept (sites whose answers are on disk)."""
+    CHECKPOINT_DAMAGED = "checkpoint-damaged"
+    """A checkpoint cannot be read and the one before it is used; checkpoint."""
+    REPLY_DAMAGED = "reply-damaged"
+    """A kept answer cannot be read and the site is asked again; round, site."""
     PRETRAINING = "pretraining"
     """The initial weights are being trained on public images; done, of (steps)."""
     JOINED = "joined"
@@ -28,7 +38,9 @@ class Event(StrEnum):
     ROUND = "round"
     """A round began; round, of."""
     REPLY = "reply"
-    """What became of a site in this round; round, site, state, reason, train_loss."""
+    """What became of a site in this round; round, site, state, stage, reason, train_loss."""
+    REPEAT = "repeat"
+    """A site is sent its message again; round, site, state, stage, reason."""
     EVALUATED = "evaluated"
     """Sites' scores of a round's weights are in; round, measured_on, mean_macro_f1, worst_macro_f1, worst_site."""
     AGGREGATED = "aggregated"
@@ -45,27 +57,39 @@ class EventLog:
     """Appends events to a run's `events.jsonl`.
 
     Args:
-        path: The file.
-        keep: Append to what is there; else it is emptied, since a run folder holds one run.
+        path: The file; a run that goes on appends to what it wrote before.
     """
-
-    def __init__(self, path: Path, *, keep: bool = False) -> None:
-        self._path = path
-        path.open("a" if keep else "w").close()
-
-    def write(self, event: Event, **fields: object) -> None:
-        """Append one event with the current time."""
-        line = json.dumps({"time": round(time.time(), 3), "event": event.value, **fields})
-        with self._path.open("a", encoding="utf-8") as stream:
-            stream.write(line + "\n")
-
-
-class EventReader:
-    """Follows a run's `events.jsonl` from its beginning."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._offset = 0
+
+    def write(self, event: Event, **fields: object) -> None:
+        """Append one event with the current time, whole or not at all.
+
+        Progress is for whoever watches: a disk that takes no more of it must not end a study.
+        """
+        line = json.dumps({"time": round(time.time(), 3), "event": event.value, **fields}) + "\n"
+        with suppress(OSError):
+            descriptor = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+            try:
+                end = os.fstat(descriptor).st_size
+                if os.write(descriptor, line.encode()) < len(line.encode()):
+                    os.ftruncate(descriptor, end)
+            finally:
+                os.close(descriptor)
+
+
+class EventReader:
+    """Follows a run's `events.jsonl`.
+
+    Args:
+        path: The file.
+        from_now: Leave out what is there already.
+    """
+
+    def __init__(self, path: Path, *, from_now: bool = False) -> None:
+        self._path = path
+        self._offset = path.stat().st_size if from_now and path.is_file() else 0
 
     def new(self) -> list[Mapping[str, Any]]:
         """Return the events written since the last call; none while the file does not exist."""

@@ -15,7 +15,7 @@ from flwr.app import ConfigRecord, Message
 import semc
 from semc import protocol
 from server.inbound import Question, UnacceptableError, check_sender
-from server.receipts import Reason, Receipt, SiteState, receipt_of_error
+from server.receipts import Reason, Receipt, SiteState, Stage, receipt_of_error
 
 
 @dataclass(frozen=True)
@@ -38,12 +38,12 @@ def check_hello(reply: Message, question: Question, names: Collection[str], sche
         schema: Fingerprint of the shared tensors that the site must reproduce.
     """
     if reply.has_error():
-        return Hello(question.site, receipt_of_error(reply.error.code, reply.error.reason or ""))
+        return Hello(question.site, receipt_of_error(reply.error.code, reply.error.reason or "", Stage.JOIN))
     try:
         check_sender(reply, question)
         return Hello(_name(reply, question, names, schema), Receipt(SiteState.IN))
     except UnacceptableError as error:
-        return Hello(question.site, Receipt(SiteState.REFUSED, error.reason))
+        return Hello(question.site, Receipt(SiteState.REFUSED, error.reason, Stage.JOIN))
 
 
 def _name(reply: Message, question: Question, names: Collection[str], schema: str) -> str:

@@ -6,23 +6,24 @@ evaluation) belong to the weights that round R made, and are filed there.
 
 from __future__ import annotations
 
-import platform
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
-from importlib.metadata import version
 from typing import Any, Final
 
-import torch
+from pydantic import ValidationError
 
-import semc
 from semc.config import StudyConfig
+from semc.exit_codes import ExitCode, SemcError
 from semc.metrics import Confusion
 from semc.privacy.disclosure import DisclosedScores
 from semc.reporting import RoundResult, SiteResult, StudyResult
 from semc.reporting.privacy_statement import PrivacyStatement
+from semc.reporting.receipt import SignedReceipt
 from semc.reporting.result import DisclosedRates, Outcome
-from server.inbound import CheckedReply
 from server.receipts import RoundReceipt, SiteState
 from server.registry import Registry
+from server.round_checkpoint import software
+from server.site_metrics import SiteMetrics
 
 _ALWAYS_LOCAL: Final = (
     "images, labels, file names and patient identifiers",
@@ -55,6 +56,14 @@ class Scores:
     worst_site: str
 
 
+@dataclass(frozen=True)
+class Answer:
+    """What a site said beside its tensors."""
+
+    metrics: SiteMetrics
+    ledger_head: str | None = None
+
+
 @dataclass
 class History:
     """Grows with the study; one per run."""
@@ -62,59 +71,78 @@ class History:
     study: StudyConfig
     registry: Registry
     rounds: list[RoundResult] = field(default_factory=list)
-    complete: bool = True
-    """Whether every named site was in, in every exchange so far."""
-    _losses: dict[int, dict[str, float]] = field(default_factory=dict)
-    _heads: dict[int, dict[str, str]] = field(default_factory=dict)
+    receipts: list[SignedReceipt] = field(default_factory=list)
+    seconds_before: float = 0.0
+    """Wall time of the rounds of earlier processes."""
     _disclosed: dict[str, DisclosedScores] = field(default_factory=dict)
 
-    def add_reply(self, round_number: int, reply: CheckedReply) -> None:
-        """File a training reply of a round: its loss here, its counts under the round before."""
-        if reply.metrics.train_loss is not None:
-            self._losses.setdefault(round_number, {})[reply.site] = reply.metrics.train_loss
-        if reply.ledger_head is not None:
-            self._heads.setdefault(round_number, {})[reply.site] = reply.ledger_head
-        self._add_counts(round_number - 1, reply)
+    @property
+    def complete(self) -> bool:
+        """Whether every named site was in, in every exchange so far."""
+        return all(receipt.complete for receipt in self.receipts)
 
-    def add_closing(self, reply: CheckedReply) -> None:
-        """File a reply to the closing evaluation: counts, or in mode patient_dp rates, of the last round's weights."""
-        if reply.metrics.disclosed is not None:
-            self._disclosed[reply.site] = reply.metrics.disclosed
-        self._add_counts(len(self.rounds), reply)
+    def add_round(self, receipt: RoundReceipt, answers: Mapping[str, Answer], seconds: float) -> None:
+        """File a round: its losses here, the counts of the weights it began with under the round before.
 
-    def _add_counts(self, round_number: int, reply: CheckedReply) -> None:
-        """File a site's confusion counts of the weights that a round made; round 0 is the untrained model."""
+        Args:
+            receipt: Every named site's part.
+            answers: What those who are in said, by site.
+            seconds: Wall time of the round.
+        """
+        number = receipt.round_number
+        self._add_counts(number - 1, answers)
+        missing = {site: entry for site, entry in receipt.sites.items() if entry.state is not SiteState.IN}
+        self.rounds.append(
+            RoundResult(
+                round=number,
+                seconds=seconds,
+                receipts={site: entry.state.value for site, entry in receipt.sites.items()},
+                reasons={site: str(entry.reason) for site, entry in missing.items()},
+                stages={site: str(entry.stage) for site, entry in missing.items()},
+                train_loss={
+                    site: loss
+                    for site, answer in answers.items()
+                    if (loss := answer.metrics.train_loss) is not None
+                },
+                ledger_heads={
+                    site: head for site, answer in answers.items() if (head := answer.ledger_head) is not None
+                },
+            )
+        )
+
+    def add_closing(self, answers: Mapping[str, Answer]) -> None:
+        """File the closing evaluation: counts, or in mode patient_dp rates, of the last round's weights."""
+        self._disclosed = {
+            site: rates for site, answer in answers.items() if (rates := answer.metrics.disclosed) is not None
+        }
+        self._add_counts(len(self.rounds), answers)
+
+    def _add_counts(self, round_number: int, answers: Mapping[str, Answer]) -> None:
+        """File sites' confusion counts of the weights that a round made; round 0 is the untrained model."""
         if not 1 <= round_number <= len(self.rounds):
             return
         filed = self.rounds[round_number - 1]
         validation, test = dict(filed.validation), dict(filed.test)
-        if reply.metrics.validation is not None:
-            validation[reply.site] = reply.metrics.validation.to_list()
-        if reply.metrics.test is not None:
-            test[reply.site] = reply.metrics.test.to_list()
+        for site, answer in answers.items():
+            if answer.metrics.validation is not None:
+                validation[site] = answer.metrics.validation.to_list()
+            if answer.metrics.test is not None:
+                test[site] = answer.metrics.test.to_list()
         self.rounds[round_number - 1] = filed.model_copy(update={"validation": validation, "test": test})
 
-    def add_round(self, receipt: RoundReceipt, seconds: float) -> None:
-        """Close a round."""
-        self.note(receipt)
-        self.rounds.append(
-            RoundResult(
-                round=receipt.round_number,
-                seconds=seconds,
-                receipts={site: entry.state.value for site, entry in receipt.sites.items()},
-                reasons={
-                    site: str(entry.reason)
-                    for site, entry in receipt.sites.items()
-                    if entry.state is not SiteState.IN
-                },
-                train_loss=dict(sorted(self._losses.pop(receipt.round_number, {}).items())),
-                ledger_heads=dict(sorted(self._heads.pop(receipt.round_number, {}).items())),
-            )
-        )
-
-    def note(self, receipt: RoundReceipt) -> None:
-        """Remember whether a named site was missing."""
-        self.complete = self.complete and receipt.complete
+    @property
+    def best_round(self) -> int | None:
+        """The round whose weights have the best mean macro-F1 on validation images; None while no site told any."""
+        means: dict[int, float] = {}
+        for filed in self.rounds:
+            scores = [
+                score
+                for counts in filed.validation.values()
+                if (score := Confusion.from_list(counts, len(self.study.data.classes)).macro_f1) is not None
+            ]
+            if scores:
+                means[filed.round] = sum(scores) / len(scores)
+        return max(means, key=lambda number: (means[number], number)) if means else None
 
     def scores(self, round_number: int) -> Scores | None:
         """Return macro-F1 of a round's weights on validation images (test, where a site has none).
@@ -143,6 +171,7 @@ class History:
         final_weights_sha256: str,
         seconds: float,
         guarantee: PrivacyStatement | None,
+        public_key: str,
     ) -> StudyResult:
         """Return the study as it stands."""
         study, private = self.study, self.study.privacy.private
@@ -173,17 +202,29 @@ class History:
             ],
             final_weights_sha256=final_weights_sha256,
             seconds=seconds,
-            software={
-                "semc": semc.__version__,
-                "flwr": version("flwr"),
-                "torch": str(torch.__version__),
-                "python": platform.python_version(),
-            },
+            best_round=self.best_round,
+            software=software(),
+            signed_receipts=list(self.receipts),
+            receipts_public_key=public_key,
         )
 
     def to_json(self) -> dict[str, Any]:
-        """Return what a checkpoint keeps of it."""
-        return {
-            "rounds": [entry.model_dump(mode="json") for entry in self.rounds],
-            "complete": self.complete,
-        }
+        """Return what a checkpoint keeps of it beside the receipts."""
+        return {"rounds": [entry.model_dump(mode="json") for entry in self.rounds]}
+
+    def restore(self, saved: Mapping[str, Any], receipts: Iterable[SignedReceipt]) -> None:
+        """Go on from what a checkpoint kept.
+
+        Raises:
+            SemcError: CHECKPOINT_INVALID where it has not the form of this version.
+        """
+        try:
+            self.rounds = [RoundResult.model_validate(entry) for entry in saved["rounds"]]
+        except (KeyError, TypeError, ValidationError) as error:
+            raise SemcError(
+                ExitCode.CHECKPOINT_INVALID,
+                "The history in the checkpoint has another form.",
+                "go on with the version that wrote it, or run the study anew",
+            ) from error
+        self.receipts = list(receipts)
+        self.seconds_before = sum(filed.seconds for filed in self.rounds)

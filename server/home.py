@@ -29,7 +29,7 @@ from typing import Final
 
 from semc.exit_codes import ExitCode, SemcError
 from server.ledger_heads import HEADS_FILE
-from server.run_folder import RunFolder
+from server.run_folder import STUDY_FILE, RunFolder
 
 HOME_VARIABLE: Final = "SEMC_SERVER_HOME"
 """Environment variable that names the home."""
@@ -131,10 +131,17 @@ class Home:
         ]
         return f"{stem}{max(numbers, default=0) + 1:03d}"
 
+    def all_runs(self) -> list[RunFolder]:
+        """Return all runs, the one that was made last at the end."""
+        runs = [path for path in self.runs.glob("*") if (path / STUDY_FILE).is_file()]
+        return [
+            RunFolder(path) for path in sorted(runs, key=lambda path: (path / STUDY_FILE).stat().st_mtime_ns)
+        ]
+
     def latest_run(self) -> RunFolder | None:
         """Return the run that was made last, None where there is none."""
-        runs = [path for path in self.runs.glob("*") if path.is_dir()]
-        return RunFolder(max(runs, key=lambda path: path.stat().st_mtime)) if runs else None
+        runs = self.all_runs()
+        return runs[-1] if runs else None
 
     def write_endpoint(self, endpoint: Endpoint) -> None:
         """Tell other commands where this coordinator listens."""

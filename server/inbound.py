@@ -19,16 +19,21 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
-from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
+from flwr.app import ArrayRecord, ConfigRecord, Message, MessageType, MetricRecord
 
 from semc import protocol
 from semc.wire import WireDtype, WireError, unpack
-from server.receipts import Reason, Receipt, SiteState, receipt_of_error
+from server.receipts import Reason, Receipt, SiteState, Stage, not_in, receipt_of_error
 from server.site_metrics import SiteMetrics, read_disclosed, read_metrics
 
 _HEAD: Final = re.compile(r"[0-9a-f]{64}")
+_STAGES: Final[Mapping[str, Stage]] = {
+    MessageType.QUERY: Stage.JOIN,
+    MessageType.TRAIN: Stage.TRAIN,
+    MessageType.EVALUATE: Stage.EVALUATE,
+}
 
 
 @dataclass(frozen=True)
@@ -49,6 +54,8 @@ class CheckedReply:
 
     site: str
     metrics: SiteMetrics
+    told: Mapping[str, Any]
+    """The same as it was told: names and plain values of the protocol."""
     payload: bytes | None
     """The tensors as a safetensors file, already validated; None for an evaluation."""
     ledger_head: str | None = None
@@ -96,8 +103,8 @@ def _checked(
 ) -> CheckedReply | Refusal:
     try:
         if reply.has_error():
-            receipt = receipt_of_error(reply.error.code, reply.error.reason or "")
-            return Refusal(question.site, receipt)
+            stage = stage_of(question.message_type)
+            return Refusal(question.site, receipt_of_error(reply.error.code, reply.error.reason or "", stage))
         check_sender(reply, question)
         content = reply.content
         if expected.private and with_tensors and protocol.METRICS in content:
@@ -107,11 +114,17 @@ def _checked(
             raise UnacceptableError(Reason.RECORDS)
         payload = _read_payload(content[protocol.ARRAYS], expected) if with_tensors else None
         if told == protocol.CONFIG:
-            return CheckedReply(question.site, SiteMetrics(), payload, _read_head(content[told]))
-        metrics = _read_metrics(content[told], expected)
+            return CheckedReply(question.site, SiteMetrics(), {}, payload, _read_head(content[told]))
+        values = _values(content[told])
+        metrics = read_told(values, expected)
     except UnacceptableError as error:
-        return Refusal(question.site, Receipt(SiteState.REFUSED, error.reason))
-    return CheckedReply(question.site, metrics, payload)
+        return Refusal(question.site, not_in(SiteState.REFUSED, error.reason, Stage.CHECK))
+    return CheckedReply(question.site, metrics, values, payload)
+
+
+def stage_of(message_type: str) -> Stage:
+    """Return what a site is asked to do by a message."""
+    return _STAGES[message_type]
 
 
 def check_sender(reply: Message, question: Question) -> None:
@@ -140,13 +153,22 @@ def _read_payload(record: object, expected: Expected) -> bytes:
     return bytes(array.data)
 
 
-def _read_metrics(record: object, expected: Expected) -> SiteMetrics:
-    """Return the metrics once every name is on the mode's list and every value has its form."""
+def _values(record: object) -> dict[str, Any]:
+    """Return the entries of a metric record."""
     if not isinstance(record, MetricRecord):
         raise UnacceptableError(Reason.RECORDS)
+    return dict(record)
+
+
+def read_told(values: Mapping[str, Any], expected: Expected) -> SiteMetrics:
+    """Return the metrics once every name is on the mode's list and every value has its form.
+
+    Raises:
+        UnacceptableError: One has not.
+    """
     read = read_disclosed if expected.private else read_metrics
     try:
-        return read(dict(record), expected.num_classes)
+        return read(values, expected.num_classes)
     except (TypeError, ValueError, OverflowError) as error:
         raise UnacceptableError(Reason.METRICS) from error
 

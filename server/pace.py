@@ -21,6 +21,8 @@ class Pace:
     offline_grace: float = 180.0
     """How long a site may have been offline, in this round and before, while a round whose quorum is met
     waits for it; a network cut of 80 s is noticed after up to 60 s and must not cost the site its work."""
+    retry: float = 1.0
+    """Before a lost message is sent a second time; doubled each further time."""
     online_margin: float = 5.0
     """A site whose heartbeat lease ends sooner than this counts as offline: asking for its reply then would
     make Flower delete the message."""

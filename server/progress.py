@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Final, Self
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
@@ -46,6 +46,9 @@ class LiveProgress:
 
     def show(self, event: Mapping[str, Any]) -> None:
         """Show one event."""
+        line = _line(event)
+        if line is not None:
+            self._console.print(line)
         match event["event"]:
             case Event.STARTED:
                 self._sites = len(event["sites"])
@@ -55,11 +58,6 @@ class LiveProgress:
             case Event.PRETRAINING:
                 note = f"{event['done']}/{event['of']} steps"
                 self._progress.update(self._task, description="training the initial weights", note=note)
-            case Event.JOINED:
-                self._console.print(f"joined: {event['site']}")
-            case Event.NOT_JOINED:
-                who = event["site"] or "a site"
-                self._console.print(f"not joined: {who} {event['state']} ({in_words(event['reason'])})")
             case Event.ROUND:
                 self._answered = 0
                 self._progress.update(self._task, description=f"round {event['round']}", note="")
@@ -69,15 +67,30 @@ class LiveProgress:
             case Event.REPLY:
                 self._answered += 1
                 self._progress.update(self._task, note=f"{self._answered}/{self._sites} sites")
-                if event["state"] != SiteState.IN:
-                    where = f"round {event['round']}: {event['site']}"
-                    self._console.print(f"{where} {event['state']} ({in_words(event['reason'])})")
-            case Event.AGGREGATED:
+            case Event.RESUMED | Event.AGGREGATED:
                 self._progress.update(self._task, completed=event["round"])
-            case Event.EVALUATED:
-                self._console.print(
-                    f"round {event['round']}: {event['measured_on']} macro-F1 {event['mean_macro_f1']:.3f}, "
-                    f"worst {event['worst_macro_f1']:.3f} at {event['worst_site']}"
-                )
             case _:
                 pass
+
+
+_LINES: Final[Mapping[str, str]] = {
+    Event.JOINED: "joined: {site}",
+    Event.NOT_JOINED: "not joined: {site} {state} ({why})",
+    Event.RESUMED: "going on after round {round}",
+    Event.CHECKPOINT_DAMAGED: "checkpoint {checkpoint} is damaged; using the one before it",
+    Event.REPLY_DAMAGED: "round {round}: the kept answer of {site} is damaged; asking again",
+    Event.REPEAT: "round {round}: {site} lost at {stage} ({why}); asking again",
+    Event.REPLY: "round {round}: {site} {state} at {stage} ({why})",
+    Event.EVALUATED: "round {round}: {measured_on} macro-F1 {mean_macro_f1:.3f}, "
+    "worst {worst_macro_f1:.3f} at {worst_site}",
+}
+"""What is worth a line that stays; a bar says the rest."""
+
+
+def _line(event: Mapping[str, Any]) -> str | None:
+    """Return the line an event is worth, None for most."""
+    template = _LINES.get(event["event"])
+    if template is None or event.get("state") == SiteState.IN:
+        return None
+    words = {"why": in_words(str(event.get("reason", "")))}
+    return template.format_map({**event, **words, "site": event.get("site") or "a site"})

@@ -1,4 +1,4 @@
-"""What became of every named site in every round: in, late, dropped, declined or refused, with a reason code.
+"""What became of every named site in every round: in, or not, at which stage and why.
 
 A report that only says "round finished" hides the hospital that was left out. Each named site has exactly one
 receipt per round, and a study in which any of them is not `in` ends as "complete on a subset".
@@ -25,9 +25,28 @@ class SiteState(StrEnum):
     DROPPED = "dropped"
     """It was lost: never there, gone offline, or its answer did not get through."""
     DECLINED = "declined"
-    """It answered that it will not or cannot take part; the reason is one of its refusal codes."""
+    """It answered that it will not take part in this study; the reason is one of its refusal codes."""
+    FAILED = "failed"
+    """It tried and could not: its disk, its device, its software; the reason is one of its refusal codes."""
     REFUSED = "refused"
     """It answered, and the coordinator did not accept the answer."""
+
+
+class Stage(StrEnum):
+    """How far a site came in a round it is not part of."""
+
+    JOIN = "join"
+    """Not known as a site of this study: never online, or turned away in the handshake."""
+    SEND = "send"
+    """Its message could not be handed over."""
+    TRAIN = "train"
+    """It had the round's message, or could have fetched it."""
+    EVALUATE = "evaluate"
+    """The same in the closing evaluation."""
+    UPLOAD = "upload"
+    """Its answer began to arrive."""
+    CHECK = "check"
+    """Its answer arrived and was not accepted."""
 
 
 class Reason(StrEnum):
@@ -47,6 +66,8 @@ class Reason(StrEnum):
     """The message or its reply is no longer known to the SuperLink."""
     PROGRAM_LOST = "D_PROGRAM_LOST"
     """The site's training process ended in mid-task."""
+    RESTARTED = "D_RESTARTED"
+    """The site's network process was started anew and had forgotten the message."""
     RECORDS = "R_RECORDS"
     """Not exactly the expected records."""
     METRICS = "R_METRICS"
@@ -63,6 +84,15 @@ class Reason(StrEnum):
     """The site runs another version of Flower or of this software."""
     LEDGER = LEDGER_WENT_BACK
     """The head of the site's privacy ledger was already given for another round: the ledger went back."""
+
+
+_STAGES: Final[Mapping[str, Stage]] = {
+    Reason.ABSENT: Stage.JOIN,
+    Reason.NOT_SENT: Stage.SEND,
+    Reason.EXPIRED: Stage.SEND,
+    Reason.UPLOAD: Stage.UPLOAD,
+    **{reason: Stage.CHECK for reason in Reason if reason.startswith("R_")},
+}
 
 
 class FlowerError(IntEnum):
@@ -83,6 +113,27 @@ class Receipt:
     state: SiteState
     reason: str = ""
     """A Reason or RefusalCode; empty where the state is `in`."""
+    stage: str = ""
+    """A Stage; empty where the state is `in`."""
+    weight: float | None = None
+    """Its weight in the mean, where it is `in` a round that trains."""
+    payload_sha256: str = ""
+    """SHA-256 of the tensors it sent, where it is `in` a round that trains."""
+    seconds: float | None = None
+    """From the beginning of the round to its answer."""
+    attempts: int = 0
+    """How often it was sent the round's message."""
+
+
+def not_in(state: SiteState, reason: str, stage: Stage) -> Receipt:
+    """Return the receipt of a site that is not in.
+
+    Args:
+        state: Any but `in`.
+        reason: A Reason or RefusalCode; some say the stage themselves.
+        stage: Where the site stood if the reason does not say it.
+    """
+    return Receipt(state, reason, _STAGES.get(reason, stage))
 
 
 @dataclass(frozen=True)
@@ -103,31 +154,50 @@ class RoundReceipt:
         return self.num_in == len(self.sites)
 
     def missing(self) -> str:
-        """Return the sites that are not in, as text: `north dropped (D_OFFLINE), south late (L_DEADLINE)`."""
+        """Return the sites that are not in, as text: `north dropped at upload (D_UPLOAD), ...`."""
         return ", ".join(
-            f"{site} {receipt.state} ({in_words(receipt.reason)})"
+            f"{site} {receipt.state} at {receipt.stage} ({in_words(receipt.reason)})"
             for site, receipt in sorted(self.sites.items())
             if receipt.state is not SiteState.IN
         )
 
 
-_ERRORS: Final[Mapping[int, Receipt]] = {
-    FlowerError.INVALID_FAB: Receipt(SiteState.DECLINED, RefusalCode.STUDY),
-    FlowerError.MESSAGE_UNAVAILABLE: Receipt(SiteState.DROPPED, Reason.UPLOAD),
-    FlowerError.REPLY_MESSAGE_UNAVAILABLE: Receipt(SiteState.DROPPED, Reason.EXPIRED),
-    FlowerError.NODE_UNAVAILABLE: Receipt(SiteState.DROPPED, Reason.OFFLINE),
-    FlowerError.CLIENT_APP_CRASHED: Receipt(SiteState.DROPPED, Reason.PROGRAM_LOST),
+_ERRORS: Final[Mapping[int, tuple[SiteState, str]]] = {
+    FlowerError.INVALID_FAB: (SiteState.DECLINED, RefusalCode.STUDY),
+    FlowerError.MESSAGE_UNAVAILABLE: (SiteState.DROPPED, Reason.UPLOAD),
+    FlowerError.REPLY_MESSAGE_UNAVAILABLE: (SiteState.DROPPED, Reason.EXPIRED),
+    FlowerError.NODE_UNAVAILABLE: (SiteState.DROPPED, Reason.OFFLINE),
+    FlowerError.CLIENT_APP_CRASHED: (SiteState.DROPPED, Reason.PROGRAM_LOST),
 }
+_FAILURES: Final = frozenset(
+    {RefusalCode.DEVICE, RefusalCode.DISK, RefusalCode.DIVERGED, RefusalCode.INTERNAL}
+)
+"""What a site says that wanted to take part and could not."""
 
 
-def receipt_of_error(code: int, reason: str) -> Receipt:
+def receipt_of_error(code: int, reason: str, stage: Stage) -> Receipt:
     """Return the receipt of an error reply.
 
     Args:
         code: Flower's error code.
         reason: The error's text; only a refusal code of the protocol is repeated, anything else is not
             trusted.
+        stage: What the site had been asked to do.
     """
-    if code == FlowerError.CLIENT_APP_RAISED_EXCEPTION and reason in list(RefusalCode):
-        return Receipt(SiteState.DECLINED, reason)
-    return _ERRORS.get(code, Receipt(SiteState.DECLINED, RefusalCode.INTERNAL))
+    if code in _ERRORS:
+        return not_in(*_ERRORS[code], stage)
+    known = code == FlowerError.CLIENT_APP_RAISED_EXCEPTION and reason in list(RefusalCode)
+    refusal = RefusalCode(reason) if known else RefusalCode.INTERNAL
+    return not_in(SiteState.FAILED if refusal in _FAILURES else SiteState.DECLINED, refusal, stage)
+
+
+def worth_repeating(receipt: Receipt, *, private: bool) -> bool:
+    """Tell whether the same message may succeed a moment later: it was lost, or the site could not answer just then.
+
+    Args:
+        receipt: What came instead of an answer.
+        private: Mode patient_dp: there only what was lost is repeated, since an attempt may cost privacy budget.
+    """
+    if receipt.state is SiteState.DROPPED:
+        return True
+    return receipt.state is SiteState.FAILED and receipt.reason != RefusalCode.DIVERGED and not private

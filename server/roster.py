@@ -21,7 +21,7 @@ from server.handshake import check_hello
 from server.inbound import Question
 from server.messages import hello_content
 from server.pace import Pace
-from server.receipts import Reason, Receipt, RoundReceipt, SiteState
+from server.receipts import Reason, Receipt, RoundReceipt, SiteState, Stage, not_in
 from server.registry import Registry
 
 
@@ -56,6 +56,7 @@ class Roster:
         self._next_look = 0.0
         self._last_online: dict[str, float] = {}
         self._online: dict[int, float] = {}
+        self._activations: dict[int, str] = {}
         self._asked: dict[int, _Asked] = {}
         self._waiting: set[int] = set()
         self._joined: dict[str, int] = {}
@@ -70,6 +71,10 @@ class Roster:
         """Whether a site joined and may be asked for a reply now."""
         node_id = self._joined.get(site)
         return node_id is not None and self._node_is_online(node_id)
+
+    def activation(self, site: str) -> str:
+        """Return when the node of a site that joined was last started, as its SuperLink tells it."""
+        return self._activations.get(self._joined.get(site, 0), "")
 
     def offline_seconds(self, site: str) -> float:
         """Return how long a site has not been online; the study's age where it never was."""
@@ -120,6 +125,7 @@ class Roster:
             node.node_id: node.online_until if node.HasField("online_until") else float("inf")
             for node in nodes
         }
+        self._activations = {node.node_id: node.last_activated_at for node in nodes}
         self._last_online |= {site: now for site in self._joined if self.is_online(site)}
         for node in nodes:
             if self._node_is_online(node.node_id):
@@ -180,7 +186,7 @@ class Roster:
 
     def _too_few(self) -> SemcError:
         """Return the error that says who is missing and why."""
-        absent = Receipt(SiteState.DROPPED, Reason.ABSENT)
+        absent = not_in(SiteState.DROPPED, Reason.ABSENT, Stage.JOIN)
         missing = RoundReceipt(
             0,
             {site: self._not_joined.get(site, absent) for site in self.sites if site not in self._joined},

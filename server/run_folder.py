@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import fcntl
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -9,10 +13,13 @@ from typing import Final
 from semc.config import StudyConfig, load_study
 from semc.exit_codes import ExitCode, SemcError
 from semc.reporting import StudyResult
+from semc.whole_file import write_whole
 from server.registry import Registry
 from server.site_weights import site_weights
 
-CHECKPOINT_PREFIX: Final = "round-"
+STUDY_FILE: Final = "study.yaml"
+_FLOWER_RUN: Final = "flower-run"
+_LOCK_SECONDS: Final = 10.0
 
 
 @dataclass(frozen=True)
@@ -23,10 +30,13 @@ class RunFolder:
     study.yaml       the resolved study
     registry.json    enrolment of its sites when the run began
     events.jsonl     progress, one line per event
-    checkpoints/     round-0001, ...: model, server optimiser, receipts
+    lock             held by the round loop while it runs
+    flower-run       Flower's number of the run (deployed runs only)
+    checkpoints/     round-0001, ...: model, server optimiser, history, signed receipts
     spool/           replies of the round in hand
+    receipts.key     signs the receipts (simulated runs only; a coordinator has one in its home)
     trunk/           the pretrained trunk, in studies that begin with one
-    result.json      written once, at the end
+    result.json      written at the end, also where that is a failure
     semc-study/      the bundle handed to Flower (deployed runs only)
     ```
     """
@@ -36,12 +46,17 @@ class RunFolder:
     @property
     def study_file(self) -> Path:
         """The resolved study."""
-        return self.root / "study.yaml"
+        return self.root / STUDY_FILE
 
     @property
     def events_file(self) -> Path:
         """Progress, one JSON line per event."""
         return self.root / "events.jsonl"
+
+    @property
+    def receipts_key(self) -> Path:
+        """Key that signs the receipts of a simulated run."""
+        return self.root / "receipts.key"
 
     @property
     def result_file(self) -> Path:
@@ -86,6 +101,84 @@ class RunFolder:
                 ExitCode.DISK,
                 f"The run folder cannot be made ({error.strerror}).",
                 "make the coordinator's home writable and free space",
+            ) from error
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Hold the run: one round loop at a time; a process that dies lets go.
+
+        Raises:
+            SemcError: ALREADY_RUNNING where another round loop holds it, DISK where the folder is not writable.
+        """
+        end = time.monotonic() + _LOCK_SECONDS
+        try:
+            stream = (self.root / "lock").open("w")
+        except OSError as error:
+            raise SemcError(
+                ExitCode.DISK,
+                f"The run folder cannot be written ({error.strerror}).",
+                "make the coordinator's home writable and free space",
+            ) from error
+        with stream:
+            while True:
+                try:
+                    fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    break
+                except BlockingIOError as error:  # whoever only looks, see is_locked, holds it for a moment
+                    if time.monotonic() > end:
+                        raise SemcError(
+                            ExitCode.ALREADY_RUNNING,
+                            "This run's round loop runs already.",
+                            "follow it with `semc-server resume`, or wait for its end",
+                        ) from error
+                time.sleep(0.05)
+            yield
+
+    @property
+    def is_locked(self) -> bool:
+        """Whether a round loop of this run is alive."""
+        try:
+            with (self.root / "lock").open("rb") as stream:
+                fcntl.flock(stream, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        except OSError:
+            return False
+        return False
+
+    @property
+    def flower_run(self) -> str | None:
+        """Flower's number of the run as it was submitted last, None before."""
+        try:
+            return (self.root / _FLOWER_RUN).read_text(encoding="ascii").strip() or None
+        except (OSError, ValueError):
+            return None
+
+    def note_flower_run(self, run_id: str) -> None:
+        """Remember Flower's number of the run.
+
+        Raises:
+            SemcError: DISK.
+        """
+        self._write(self.root / _FLOWER_RUN, run_id + "\n")
+
+    def write_result(self, result: StudyResult) -> None:
+        """Write the result, whole or not at all.
+
+        Raises:
+            SemcError: DISK.
+        """
+        self._write(self.result_file, result.model_dump_json(indent=1))
+
+    @staticmethod
+    def _write(path: Path, text: str) -> None:
+        try:
+            write_whole(path, text.encode())
+        except OSError as error:
+            raise SemcError(
+                ExitCode.DISK,
+                f"{path.name} of the run cannot be written ({error.strerror}).",
+                "free space on the coordinator's disk, then `semc-server resume`",
             ) from error
 
     def study(self) -> StudyConfig:

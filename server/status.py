@@ -11,7 +11,11 @@ from server.health import Health, ask_health
 from server.home import Home
 from server.registry import Registry
 from server.run_folder import RunFolder
+from server.run_state import RunState, run_state
 from server.tls import days_left
+
+_OPEN = frozenset({RunState.WAITING, RunState.RUNNING, RunState.INTERRUPTED})
+"""A run that goes on may still have the result of the time it stopped."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +35,7 @@ class RunSummary:
 
     run: str
     outcome: str
-    """The result's outcome, "unfinished" without a result, or "unreadable" where it is damaged."""
+    """The result's outcome; waiting, running, interrupted or stopped where it has none; "unreadable" where damaged."""
     privacy: str
     """What guarantee the run's messages carry, in words; empty where that is unreadable."""
 
@@ -83,9 +87,10 @@ def read_status(home: Home) -> CoordinatorStatus:
 def _summary(home: Home, name: str) -> RunSummary:
     folder = home.run(name)
     if folder is None:
-        return RunSummary(name, "unfinished", "")
-    if not folder.result_file.is_file():
-        return RunSummary(name, "unfinished", _planned(folder))
+        return RunSummary(name, "unreadable", "")
+    state = run_state(folder)
+    if state in _OPEN or not folder.result_file.is_file():
+        return RunSummary(name, str(state), _planned(folder))
     try:
         result = folder.result()
     except SemcError:  # one damaged file must not hide the coordinator and every other run

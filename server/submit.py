@@ -1,14 +1,15 @@
-"""`semc-server run`: make the run's folder, hand the bundle to Flower, follow the run to its end.
+"""`semc-server run` and `resume`: make the run's folder, hand the bundle to Flower, follow the run to its end.
 
-Progress comes from the run's own events, which cost nothing to read. Flower is asked for the run's state now
-and then, since a ServerApp that was killed writes no event; its command line's own `--stream` ends with 0 on
-a failed run.
+Progress comes from the run's own events, which cost nothing to read. A round loop that was killed writes no event, but
+lets go of the run's lock; the coordinator then brings it back (server/run_keeper.py). Flower's command line's own
+`--stream` ends with 0 on a failed run.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
@@ -18,27 +19,26 @@ from semc.privacy.limits import check_plan
 from semc.reporting import StudyResult
 from server.bundle import write_bundle
 from server.control import Control
-from server.events import Event, EventReader
+from server.events import Event, EventLog, EventReader
 from server.health import Health, ask_health
 from server.home import Home
 from server.registry import Registry
 from server.run_folder import RunFolder
+from server.run_state import RunState, run_state
 
 Watch = Callable[[Mapping[str, Any]], None]
 
 _LOOK_SECONDS: Final = 0.1
-_STATUS_SECONDS: Final = 30.0
-_SILENT_STATUS_SECONDS: Final = 5.0
-"""Between two questions while the SuperLink does not answer."""
-_PATIENCE_SECONDS: Final = 60.0
-"""A dead SuperLink is revived by its supervisor well within this time."""
+_STATE_SECONDS: Final = 1.0
+_PATIENCE_SECONDS: Final = 90.0
+"""A dead round loop or SuperLink is brought back by the coordinator's supervisor well within this time."""
 
 
-def submit(home: Home, study: StudyConfig) -> tuple[RunFolder, str]:
+def submit(home: Home, study: StudyConfig) -> RunFolder:
     """Start a run of a study.
 
     Returns:
-        The run's folder and Flower's number of the run.
+        The run's folder.
 
     Raises:
         SemcError: BUDGET_REFUSED where the plan costs patients more than the study itself allows,
@@ -52,10 +52,52 @@ def submit(home: Home, study: StudyConfig) -> tuple[RunFolder, str]:
     folder = home.run(name)
     assert folder is not None
     folder.create(study, registry)
-    write_bundle(folder.bundle, study, name)
-    control = Control(home)
+    _hand_over(home, folder, study)
+    return folder
+
+
+def resubmit(home: Home, folder: RunFolder) -> None:
+    """Have the coordinator go on with a run from its checkpoint and the replies on disk.
+
+    Args:
+        home: The coordinator's home.
+        folder: A run whose round loop is not alive.
+
+    Raises:
+        SemcError: USAGE where the run has finished, ALREADY_RUNNING where its round loop is alive, SERVER_UNREACHABLE,
+            RUN_FAILED, DISK, and what its study file is refused for.
+    """
+    match run_state(folder):
+        case RunState.FINISHED:
+            raise SemcError(
+                ExitCode.USAGE,
+                f"Run '{folder.root.name}' has finished: {folder.result().outcome.replace('_', ' ')}.",
+                "see it with `semc-server report`, or start another run",
+            )
+        case RunState.RUNNING:
+            raise SemcError(
+                ExitCode.ALREADY_RUNNING,
+                f"Run '{folder.root.name}' is running.",
+                "follow it with `semc-server resume`",
+            )
+    require_coordinator(home)
+    if folder.flower_run is not None:
+        with suppress(SemcError):  # it has ended, mostly
+            Control(home).stop(folder.flower_run)
+    _hand_over(home, folder, folder.study())
+
+
+def _hand_over(home: Home, folder: RunFolder, study: StudyConfig) -> None:
+    """Give the run's bundle to Flower; a run that it does not take says so in its events."""
+    write_bundle(folder.bundle, study, folder.root.name)
+    control, events = Control(home), EventLog(folder.events_file)
     control.connect()
-    return folder, control.submit(folder.bundle)
+    events.write(Event.SUBMITTED)  # before the round loop, which may begin at once
+    try:
+        folder.note_flower_run(control.submit(folder.bundle))
+    except SemcError as error:
+        events.write(Event.FAILED, code=int(error.code), problem=error.problem, fix=error.fix)
+        raise
 
 
 def require_coordinator(home: Home) -> None:
@@ -72,24 +114,23 @@ def require_coordinator(home: Home) -> None:
         )
 
 
-def follow(home: Home, folder: RunFolder, run_id: str, watch: Watch) -> StudyResult:
-    """Wait for the end of a run.
+def follow(home: Home, folder: RunFolder, events: EventReader, watch: Watch) -> StudyResult:
+    """Wait for the end of a run, also while the coordinator brings back a round loop that died.
 
     Args:
         home: The coordinator's home.
         folder: The run's folder.
-        run_id: Flower's number of the run.
+        events: Where to begin reading its events.
         watch: Called with every event.
 
     Returns:
         The result of a run that reached its end.
 
     Raises:
-        SemcError: What stopped the run; RUN_FAILED where it left no word, SERVER_UNREACHABLE where the
-            SuperLink did not answer for a minute.
+        SemcError: What stopped the run; RUN_FAILED where it left no word and was not brought back,
+            SERVER_UNREACHABLE where the coordinator did not answer for a while.
     """
-    events, control = EventReader(folder.events_file), Control(home)
-    finished, next_status = False, time.monotonic() + _STATUS_SECONDS
+    next_look = 0.0
     silent_since: float | None = None
     while True:
         for event in events.new():
@@ -98,24 +139,52 @@ def follow(home: Home, folder: RunFolder, run_id: str, watch: Watch) -> StudyRes
                 raise SemcError(ExitCode(event["code"]), event["problem"], event["fix"])
             if event["event"] == Event.FINISHED and event["outcome"].startswith("complete"):
                 return folder.result()
-        if finished:
-            raise SemcError(
-                ExitCode.RUN_FAILED,
-                "The run ended without a result.",
-                "read the end of executor.log in the home's logs folder, then run the study again",
-            )
-        if time.monotonic() > next_status:
-            try:
-                # The events are read once more after this before anything is concluded.
-                finished, silent_since = control.run_status(run_id).finished, None
-            except SemcError as error:
-                now = time.monotonic()
-                silent_since = now if silent_since is None else silent_since
-                if error.code is not ExitCode.SERVER_UNREACHABLE or now - silent_since >= _PATIENCE_SECONDS:
-                    raise
-            wait = _STATUS_SECONDS if silent_since is None else _SILENT_STATUS_SECONDS
-            next_status = time.monotonic() + wait
+        now = time.monotonic()
+        if now >= next_look:
+            next_look = now + _STATE_SECONDS
+            problem = _trouble(home, folder)
+            silent_since = (silent_since or now) if problem is not None else None
+            if problem is not None and silent_since is not None and now - silent_since > _PATIENCE_SECONDS:
+                raise problem
         time.sleep(_LOOK_SECONDS)
+
+
+def _trouble(home: Home, folder: RunFolder) -> SemcError | None:
+    """Return why nothing would come of waiting, if that lasts; None where the run is in good hands."""
+    state = run_state(folder)
+    if state is RunState.RUNNING:
+        return None
+    if ask_health(home.endpoint().health_address) is not Health.SERVING:
+        return SemcError(
+            ExitCode.SERVER_UNREACHABLE,
+            "The coordinator of this home does not answer.",
+            "start it with `semc-server up`, then go on with `semc-server resume`",
+        )
+    if state is RunState.WAITING:
+        return None
+    return SemcError(
+        ExitCode.RUN_FAILED,
+        "The run ended without a result.",
+        "read the end of executor.log in the home's logs folder, then `semc-server resume`",
+    )
+
+
+def unfinished_run(home: Home, name: str | None) -> RunFolder:
+    """Return a run by name, or the latest that has not finished.
+
+    Raises:
+        SemcError: CONFIG_NOT_FOUND where there is none.
+    """
+    if name is not None:
+        return find_run(home, name)
+    unfinished = [folder for folder in home.all_runs() if run_state(folder) is not RunState.FINISHED]
+    if not unfinished:
+        raise SemcError(
+            ExitCode.CONFIG_NOT_FOUND,
+            "No run of this home waits to be gone on with.",
+            "see `semc-server status`, or start one with `semc-server run STUDY`",
+        )
+    return unfinished[-1]
 
 
 def find_run(home: Home, name: str | None) -> RunFolder:

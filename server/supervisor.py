@@ -1,8 +1,9 @@
 """`semc-server up`: SuperLink and executor as child processes, restarted when they end.
 
 The executor ends after each run and is started again, warm for the next one. A SuperLink that dies is back
-within seconds and continues from its database. A child that keeps dying at once ends the coordinator with a
-number instead of a loop. The children cannot outlive this process.
+within seconds and continues from its database. A run whose round loop died with its executor is brought back. A
+child that keeps dying at once ends the coordinator with a number instead of a loop. The children cannot outlive this
+process.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from server.health import Health, ask_health
 from server.home import HOME_VARIABLE, Endpoint, Home
 from server.listen import Listen, check_free, listens
 from server.process import flower_environment, python_module
+from server.run_keeper import RunKeeper
 from server.tls import ensure_certificates, write_private
 
 _READY_SECONDS: Final = 60.0
@@ -35,17 +37,19 @@ class Supervisor:
         home: The coordinator's home; made if absent.
         listen: Where to listen.
         names: Further names and addresses for the certificate.
+        resume: Go on with runs that were interrupted before; else they wait for `semc-server resume`.
     """
 
-    def __init__(self, home: Home, listen: Listen, names: Sequence[str]) -> None:
-        self._home, self._listen, self._names = home, listen, names
+    def __init__(self, home: Home, listen: Listen, names: Sequence[str], *, resume: bool = False) -> None:
+        self._home, self._listen, self._names, self._resume = home, listen, names, resume
+        self._keeper = RunKeeper(home)
         self._stopping = False
 
-    def run(self, on_ready: Callable[[Endpoint], None]) -> None:
+    def run(self, on_ready: Callable[[Endpoint, Sequence[str]], None]) -> None:
         """Prepare the home, start both children and keep them until SIGTERM or SIGINT.
 
         Args:
-            on_ready: Called once the SuperLink serves.
+            on_ready: Called once the SuperLink serves, with the interrupted runs that nobody goes on with.
 
         Raises:
             SemcError: VERSION_MISMATCH, ALREADY_RUNNING, PORT_IN_USE, TLS_UNTRUSTED, DISK, or RUN_FAILED
@@ -70,10 +74,12 @@ class Supervisor:
                 superlink.start(environment)
                 self._wait_ready(superlink, endpoint)
                 if not self._stopping:
-                    on_ready(endpoint)
+                    on_ready(endpoint, [] if self._resume else self._keeper.leave_alone())
+                    self._keeper.look_soon()
                     executor.start(environment)  # warms up while sites are enrolled
                 while not self._stopping:
                     self._revive((superlink, executor), environment)
+                    self._keeper.tick()
                     time.sleep(0.2)
             finally:
                 executor.end()  # it reports the end of a run to the SuperLink
@@ -150,3 +156,4 @@ class Supervisor:
                     f"read the end of {child.log.name} in the home's logs folder",
                 )
             child.start(environment)
+            self._keeper.look_soon()

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
-
 from flwr.app import Message
 
 from server.inbound import CheckedReply, Expected, Question, Refusal, check_training_reply
 from server.ledger_heads import Asked, LedgerHeads
-from server.receipts import Reason, Receipt, SiteState
+from server.receipts import Reason, SiteState, Stage, not_in
+from server.spool import RoundQuestion
 
 
 class UpdateCheck:
@@ -16,14 +15,12 @@ class UpdateCheck:
 
     Args:
         heads: What is known of the sites' ledgers; only private replies bring a head.
-        study_digest: The study.
-        round_number: The round.
-        payload: The weights that were sent.
+        question: The study, the round and the weights that were sent.
     """
 
-    def __init__(self, heads: LedgerHeads, study_digest: str, round_number: int, payload: bytes) -> None:
+    def __init__(self, heads: LedgerHeads, question: RoundQuestion) -> None:
         self._heads = heads
-        self._asked = Asked(study_digest, round_number, hashlib.sha256(payload).hexdigest())
+        self._asked = Asked(question.study_digest, question.round_number, question.incoming_sha256)
 
     def __call__(self, reply: Message, question: Question, expected: Expected) -> CheckedReply | Refusal:
         """Return the reply if it may be used; its head is then on record."""
@@ -32,4 +29,4 @@ class UpdateCheck:
             return checked
         if self._heads.accept(checked.site, checked.ledger_head, self._asked):
             return checked
-        return Refusal(checked.site, Receipt(SiteState.REFUSED, Reason.LEDGER))
+        return Refusal(checked.site, not_in(SiteState.REFUSED, Reason.LEDGER, Stage.CHECK))

@@ -17,11 +17,13 @@ from semc.reporting.result import OUTCOME_EXIT_CODES
 from server.global_model import weights_sha256
 from server.home import Home
 from server.receipt_signing import ReceiptSigner
-from server.run_folder import CHECKPOINT_PREFIX, RunFolder
+from server.round_checkpoint import CHECKPOINT_PREFIX
+from server.run_folder import RunFolder
+from server.run_outcome import settled_result
+from server.run_state import run_state
 
 RECEIPTS: Final = "receipts"
 """Key of a checkpoint's metadata that holds its receipts."""
-UNFINISHED: Final = "unfinished"
 
 _CHAIN = TypeAdapter(tuple[SignedReceipt, ...])
 
@@ -32,12 +34,12 @@ class VerifiedRun:
 
     run: str
     outcome: str
-    """The result's, or "unfinished"."""
+    """The result's; waiting, running, interrupted or stopped where it has none."""
     public_key: str
     receipts: tuple[SignedReceipt, ...]
 
     def exit_code(self) -> ExitCode:
-        """Return how the run ended, so that a sound record of half a study is not taken for a whole one."""
+        """Return how the run ended, so that a sound record of half a study is not taken for a whole one; OK before."""
         return next((code for name, code in OUTCOME_EXIT_CODES.items() if name == self.outcome), ExitCode.OK)
 
     def lines(self) -> list[str]:
@@ -77,10 +79,10 @@ def verify_run(home: Home, folder: RunFolder, public_key: str | None = None) -> 
     key = ReceiptSigner.load(home.receipts_key).public_key if public_key is None else _given(public_key)
     run = folder.root.name
     saved = _saved_receipts(folder)
-    if not folder.result_file.is_file():
+    result = settled_result(folder)
+    if result is None:
         verify_chain(saved, key, study_digest=folder.study().digest(), run=run)
-        return VerifiedRun(run, UNFINISHED, key, saved)
-    result = folder.result()
+        return VerifiedRun(run, str(run_state(folder)), key, saved)
     check_result(result, key, run, saved)
     return VerifiedRun(run, result.outcome, key, tuple(result.signed_receipts))
 

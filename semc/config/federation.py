@@ -22,7 +22,14 @@ class FederationConfig(Section):
     quorum: int | None = Field(default=None, ge=1)
     """Fewest sites whose update makes a round valid; default: all named sites."""
     deadline_seconds: float = Field(default=3600.0, gt=0)
-    """Longest wait for the replies of one round, seconds."""
+    """Longest wait for the reply of any site in one round, seconds; the wait of every site before its first reply."""
+    deadline_floor_seconds: float = Field(default=300.0, gt=0)
+    """Shortest wait for a site that is known to be fast, seconds: long enough for a restart, a broken line, a repeated
+    round. Without effect above `deadline_seconds`."""
+    deadline_factor: float = Field(default=3.0, ge=1)
+    """A site is waited for this many times as long as its slowest of its last five replies."""
+    retries: int = Field(default=2, ge=0, le=10)
+    """How often a site is sent a round's message again that was lost on the way or at the site."""
     join_timeout_seconds: float = Field(default=600.0, gt=0)
     """Longest wait for the sites to come online before the first round, seconds."""
     algorithm: Literal["fedavg", "fedprox", "fedavgm", "fedadam"] = "fedavg"

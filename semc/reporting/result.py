@@ -127,6 +127,8 @@ class StudyResult(_Record):
     receipts_public_key: str = ""
     """Public half (base64) of the key that signed them; a verifier trusts only one it knows from elsewhere."""
     sites: list[SiteResult]
+    best_round: int | None = Field(default=None, ge=1)
+    """The round whose weights have the best mean macro-F1 on validation images; None where no site told any."""
     final_weights_sha256: str
     """SHA-256 of the final shared tensors as sent."""
     seconds: float = Field(ge=0)

@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from pathlib import Path
 
 from semc.config import FederationConfig
 from server.aggregation.aggregator import Aggregator
 from server.aggregation.server_optimizers import Adam, Momentum, PlainMean, ServerOptimizer
-from server.aggregation.spool import Spool, SpoolEntry
 from server.aggregation.spooled_mean import SpooledMean
 
-__all__ = ["Aggregator", "Spool", "SpoolEntry", "SpooledMean", "build_aggregator"]
+__all__ = ["Aggregator", "SpooledMean", "build_aggregator"]
 
 
 def build_aggregator(
     federation: FederationConfig,
-    folder: Path,
     weights: Mapping[str, float],
     *,
     updated: Collection[str],
@@ -26,7 +23,6 @@ def build_aggregator(
 
     Args:
         federation: Names the rule and its settings.
-        folder: Where replies are spooled.
         weights: Weight of each site.
         updated: Keys that sites send back.
         batch_norm: Keys that no server optimiser touches.
@@ -44,4 +40,4 @@ def build_aggregator(
                 federation.server_beta2,
                 federation.server_tau,
             )
-    return SpooledMean(optimizer, Spool(folder), weights, updated=updated, batch_norm=batch_norm)
+    return SpooledMean(optimizer, weights, updated=updated, batch_norm=batch_norm)

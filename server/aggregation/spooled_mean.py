@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from server.aggregation.mean import weighted_mean
+from server.aggregation.replies import reading
 from server.aggregation.server_optimizers import ServerOptimizer
-from server.aggregation.spool import Spool
 
 
 class SpooledMean:
@@ -17,7 +18,6 @@ class SpooledMean:
 
     Args:
         optimizer: What is done with the mean.
-        spool: Where replies lie until the round ends.
         weights: Weight of each site in the mean, > 0.
         updated: Keys that sites send back; the others are never touched.
         batch_norm: Keys that take the plain mean whatever the optimiser.
@@ -26,33 +26,24 @@ class SpooledMean:
     def __init__(
         self,
         optimizer: ServerOptimizer,
-        spool: Spool,
         weights: Mapping[str, float],
         *,
         updated: Collection[str],
         batch_norm: Collection[str] = (),
     ) -> None:
-        self._optimizer, self._spool, self._weights = optimizer, spool, weights
+        self._optimizer, self._weights = optimizer, weights
         self._updated, self._batch_norm = frozenset(updated), frozenset(batch_norm)
 
-    def clear(self) -> None:
-        """Forget the round and remove its files."""
-        self._spool.clear()
-
-    def take(self, site: str, payload: bytes) -> None:
-        """Write one reply to disk, with the weight its site is enrolled with."""
-        self._spool.add(site, payload, self._weights[site])
-
-    def next_model(self, current: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    def next_model(self, current: Mapping[str, Tensor], payloads: Mapping[str, Path]) -> dict[str, Tensor]:
         """Return a new model with the keys, shapes and dtypes of `current`, computed in float64."""
         self._optimizer.begin_round()
         following: dict[str, Tensor] = {}
-        with self._spool.reading() as replies, torch.no_grad():
+        with reading(payloads) as replies, torch.no_grad():
             for name, tensor in current.items():
                 if name not in self._updated:
                     following[name] = tensor
                     continue
-                mean = weighted_mean(replies.rows(name))
+                mean = weighted_mean((self._weights[site], row) for site, row in replies.rows(name))
                 if name not in self._batch_norm:
                     mean = self._optimizer.step(name, tensor.double(), mean)
                 following[name] = mean.to(tensor.dtype)

@@ -26,7 +26,7 @@ from server.pace import Pace
 from server.registry import Enrolment, Registry
 
 SCHEMA = "f" * 64
-FAST = Pace(poll=0.001, slowest_poll=0.01, roster=0.002, offline_grace=0.05)
+FAST = Pace(poll=0.001, slowest_poll=0.01, roster=0.002, offline_grace=0.05, retry=0.005)
 
 
 def tiny_study(**federation: Any) -> StudyConfig:

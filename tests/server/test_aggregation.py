@@ -13,9 +13,8 @@ from flwr.serverapp.strategy import FedAdam, FedAvg, FedAvgM
 from torch import Tensor
 
 from semc.config import FederationConfig
-from semc.exit_codes import ExitCode, SemcError
-from semc.wire import pack
-from server.aggregation import Aggregator, Spool, build_aggregator
+from semc.wire import WireDtype, pack
+from server.aggregation import Aggregator, build_aggregator
 from server.aggregation.mean import weighted_mean
 from tests.server.federation import set_identity
 
@@ -40,7 +39,6 @@ def _start() -> dict[str, Tensor]:
 
 
 def _aggregator(
-    folder: Path,
     weights: Sequence[float] = (1.0, 1.0, 1.0),
     *,
     updated: Collection[str] = NAMES,
@@ -49,21 +47,30 @@ def _aggregator(
 ) -> Aggregator:
     return build_aggregator(
         _federation(**settings),
-        folder,
         dict(zip("pqr", weights, strict=True)),
         updated=updated,
         batch_norm=batch_norm,
     )
 
 
+def _spooled(
+    folder: Path, updates: Mapping[str, Mapping[str, Tensor]], dtype: WireDtype = "fp32"
+) -> dict[str, Path]:
+    """Write sites' replies as the spool does, in the order given."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for site, update in updates.items():
+        (folder / site).write_bytes(pack(update, dtype))
+    return {site: folder / site for site in updates}
+
+
 def _next(
-    aggregator: Aggregator, current: Mapping[str, Tensor], updates: Sequence[Mapping[str, Tensor]]
+    folder: Path,
+    aggregator: Aggregator,
+    current: Mapping[str, Tensor],
+    updates: Sequence[Mapping[str, Tensor]],
 ) -> dict[str, Tensor]:
     """Let the sites p, q, r answer one round."""
-    aggregator.clear()
-    for site, update in zip("pqr", updates, strict=True):
-        aggregator.take(site, pack(update, "fp32"))
-    return aggregator.next_model(current)
+    return aggregator.next_model(current, _spooled(folder, dict(zip("pqr", updates, strict=True))))
 
 
 def test_mean_of_two_sites_by_hand() -> None:
@@ -102,7 +109,7 @@ def test_equals_flowers_strategy(tmp_path: Path, algorithm: str, settings: dict[
             flower = FedAvgM(server_learning_rate=0.7, server_momentum=0.9)
         case _:
             flower = FedAdam(eta=0.1, beta_1=0.9, beta_2=0.99, tau=1e-3)
-    ours = _aggregator(tmp_path, weights, algorithm=algorithm, **settings)
+    ours = _aggregator(weights, algorithm=algorithm, **settings)
     current = _start()
     theirs = ArrayRecord({name: _array(tensor) for name, tensor in current.items()})
     generator = torch.Generator().manual_seed(2)
@@ -116,7 +123,7 @@ def test_equals_flowers_strategy(tmp_path: Path, algorithm: str, settings: dict[
         aggregated, _ = flower.aggregate_train(number, replies)
         assert aggregated is not None
         theirs = aggregated
-        current = _next(ours, current, updates)
+        current = _next(tmp_path, ours, current, updates)
         for name in NAMES:
             np.testing.assert_allclose(current[name].numpy(), theirs[name].numpy(), rtol=2e-5, atol=2e-6)
 
@@ -142,10 +149,8 @@ def _reply(update: Mapping[str, Tensor], weight: int) -> Message:
 def test_batch_norm_takes_the_plain_mean_and_others_do_not(tmp_path: Path, algorithm: str) -> None:
     current = _start()
     updates = _updates(current, torch.Generator().manual_seed(3))
-    aggregator = _aggregator(
-        tmp_path, batch_norm={"norm.weight"}, algorithm=algorithm, server_learning_rate=0.5
-    )
-    following = _next(aggregator, current, updates)
+    aggregator = _aggregator(batch_norm={"norm.weight"}, algorithm=algorithm, server_learning_rate=0.5)
+    following = _next(tmp_path, aggregator, current, updates)
     plain = {name: torch.stack([update[name].double() for update in updates]).mean(0) for name in NAMES}
     torch.testing.assert_close(following["norm.weight"].double(), plain["norm.weight"], atol=1e-7, rtol=1e-6)
     assert not torch.allclose(following["a"].double(), plain["a"], atol=1e-3)
@@ -154,18 +159,18 @@ def test_batch_norm_takes_the_plain_mean_and_others_do_not(tmp_path: Path, algor
 
 @pytest.mark.parametrize("algorithm", ["fedavg", "fedavgm", "fedadam"])
 def test_continuing_from_saved_state_is_bit_equal(tmp_path: Path, algorithm: str) -> None:
-    def make(name: str) -> Aggregator:
-        return _aggregator(tmp_path / name, (1.0, 2.0, 3.0), algorithm=algorithm, server_learning_rate=0.5)
+    def make() -> Aggregator:
+        return _aggregator((1.0, 2.0, 3.0), algorithm=algorithm, server_learning_rate=0.5)
 
-    straight, broken = make("straight"), make("broken")
+    straight, broken = make(), make()
     generator = torch.Generator().manual_seed(4)
     one = two = _start()
     for _ in range(3):
         updates = _updates(one, generator)
-        one = _next(straight, one, updates)
-        two = _next(broken, two, updates)
+        one = _next(tmp_path, straight, one, updates)
+        two = _next(tmp_path, broken, two, updates)
         state = {name: tensor.clone() for name, tensor in broken.state_dict().items()}
-        broken = make("broken")
+        broken = make()
         broken.load_state_dict(state)
     assert all(torch.equal(one[name], two[name]) for name in NAMES)
 
@@ -173,10 +178,12 @@ def test_continuing_from_saved_state_is_bit_equal(tmp_path: Path, algorithm: str
 @pytest.mark.parametrize("algorithm", ["fedavg", "fedavgm", "fedadam"])
 def test_what_no_site_sends_back_stays_bit_for_bit(tmp_path: Path, algorithm: str) -> None:
     current = _start()
-    aggregator = _aggregator(tmp_path, updated={"b"}, algorithm=algorithm, server_learning_rate=0.5)
+    aggregator = _aggregator(updated={"b"}, algorithm=algorithm, server_learning_rate=0.5)
     generator = torch.Generator().manual_seed(6)
     for _ in range(2):
-        following = _next(aggregator, current, [{"b": torch.randn(3, 2, generator=generator)} for _ in "pqr"])
+        following = _next(
+            tmp_path, aggregator, current, [{"b": torch.randn(3, 2, generator=generator)} for _ in "pqr"]
+        )
         assert list(following) == list(NAMES)
         assert all(torch.equal(following[name], current[name]) for name in ("a", "norm.weight"))
         assert not torch.equal(following["b"], current["b"])
@@ -188,40 +195,19 @@ def test_what_no_site_sends_back_stays_bit_for_bit(tmp_path: Path, algorithm: st
 
 def test_order_of_arrival_changes_no_bit(tmp_path: Path) -> None:
     current = _start()
-    updates = _updates(current, torch.Generator().manual_seed(5))
-    named = list(zip("pqr", updates, strict=True))
+    updates = dict(zip("pqr", _updates(current, torch.Generator().manual_seed(5)), strict=True))
     results = []
-    for order in ([0, 1, 2], [2, 0, 1]):
-        aggregator = _aggregator(tmp_path, (10.0, 20.0, 30.0))
-        for index in order:
-            site, update = named[index]
-            aggregator.take(site, pack(update, "fp32"))
-        results.append(aggregator.next_model(current))
-        aggregator.clear()
+    for order in ("pqr", "rpq"):
+        payloads = _spooled(tmp_path / order, {site: updates[site] for site in order})
+        results.append(_aggregator((10.0, 20.0, 30.0)).next_model(current, payloads))
     assert all(torch.equal(results[0][name], results[1][name]) for name in NAMES)
 
 
 def test_bf16_replies_are_averaged_in_float64(tmp_path: Path) -> None:
-    aggregator = _aggregator(tmp_path)
-    aggregator.take("p", pack({"a": torch.tensor([1.0])}, "bf16"))
-    aggregator.take("q", pack({"a": torch.tensor([1.0078125])}, "bf16"))  # one bf16 step apart
-    following = aggregator.next_model({"a": torch.zeros(1)})
+    one_bf16_step_apart = {"p": {"a": torch.tensor([1.0])}, "q": {"a": torch.tensor([1.0078125])}}
+    payloads = _spooled(tmp_path, one_bf16_step_apart, "bf16")
+    following = _aggregator().next_model({"a": torch.zeros(1)}, payloads)
     assert following["a"].item() == pytest.approx(1.00390625, abs=1e-9)
-
-
-def test_second_reply_of_a_site_is_refused(tmp_path: Path) -> None:
-    aggregator = _aggregator(tmp_path)
-    aggregator.take("p", pack({"a": torch.ones(1)}, "fp32"))
-    with pytest.raises(ValueError, match="already"):
-        aggregator.take("p", pack({"a": torch.ones(1)}, "fp32"))
-    assert aggregator.next_model({"a": torch.zeros(1)})["a"].item() == 1
-
-
-def test_unwritable_spool_is_a_disk_error(tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("in the way")
-    with pytest.raises(SemcError) as caught:
-        Spool(tmp_path / "file" / "spool").add("p", b"x", 1.0)
-    assert caught.value.code is ExitCode.DISK
 
 
 @pytest.mark.parametrize(("settings", "much"), [({}, False), ({"server_learning_rate": 1.0}, True)])
@@ -232,7 +218,7 @@ def test_fedadam_moves_by_default_about_as_far_as_the_sites(
     generator = torch.Generator().manual_seed(0)
     current = {"w": 0.05 * torch.randn(1000, generator=generator)}
     updates = [{"w": current["w"] + 0.002 * torch.randn(1000, generator=generator)} for _ in range(3)]
-    moved = _next(_aggregator(tmp_path, updated=current, algorithm="fedadam", **settings), current, updates)
+    moved = _next(tmp_path, _aggregator(updated=current, algorithm="fedadam", **settings), current, updates)
     rms = (moved["w"] - current["w"]).square().mean().sqrt().item()
     assert (rms > 0.02) is much
     assert rms > 1e-4

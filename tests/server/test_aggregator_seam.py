@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load
+from safetensors.torch import load_file
 from torch import Tensor
 
 from server.rounds import run_study
@@ -18,22 +18,13 @@ from tests.server.test_rounds import final_model
 SIZES = {"north": 10, "south": 20, "west": 70}
 
 
-class MedianInMemory:
-    """The median of each number over the sites: no file, no weight, no optimiser."""
+class Median:
+    """The median of each number over the sites: no weight, no optimiser."""
 
-    def __init__(self) -> None:
-        self.replies: dict[str, dict[str, Tensor]] = {}
-
-    def clear(self) -> None:
-        self.replies.clear()
-
-    def take(self, site: str, payload: bytes) -> None:
-        self.replies[site] = load(payload)
-
-    def next_model(self, current: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    def next_model(self, current: Mapping[str, Tensor], payloads: Mapping[str, Path]) -> dict[str, Tensor]:
+        replies = [load_file(path) for path in payloads.values()]
         return {
-            name: torch.stack([reply[name] for reply in self.replies.values()]).median(dim=0).values
-            for name in current
+            name: torch.stack([reply[name] for reply in replies]).median(dim=0).values for name in current
         }
 
     def state_dict(self) -> dict[str, Tensor]:
@@ -59,9 +50,7 @@ def _final_bias(folder: Path) -> Tensor:
 def test_a_median_takes_the_place_of_the_mean(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     start = tiny_model().tensors["fc.bias"]
     torch.testing.assert_close(_final_bias(tmp_path), start + 2 * (10 * 1 + 20 * 2 + 70 * 300) / 100)
-    median = MedianInMemory()
-    monkeypatch.setattr("server.rounds.build_aggregator", lambda *_, **__: median)
+    monkeypatch.setattr("server.study_state.build_aggregator", lambda *_, **__: Median())
     other = tmp_path / "other"
     other.mkdir()
     torch.testing.assert_close(_final_bias(other), start + 2 * 2.0)
-    assert median.replies == {}

@@ -54,7 +54,7 @@ def test_run_that_stops_tells_code_problem_and_fix(tmp_path: Path) -> None:
     last = _failed(folder)
     assert (last["event"], last["code"], last["problem"]) == ("failed", 50, caught.value.problem)
     with pytest.raises(SemcError) as followed:
-        follow(Home(tmp_path), folder, "7", lambda event: None)
+        follow(Home(tmp_path), folder, EventReader(folder.events_file), lambda event: None)
     assert followed.value.line() == caught.value.line()
 
 
@@ -116,7 +116,14 @@ def test_progress_shows_rounds_scores_and_who_is_missing() -> None:
         {"event": "not-joined", "site": "south", "state": "declined", "reason": "E_STUDY"},
         {"event": "round", "round": 1, "of": 2},
         {"event": "reply", "round": 1, "site": "north", "state": "in", "reason": "", "train_loss": 1.0},
-        {"event": "reply", "round": 1, "site": "south", "state": "late", "reason": "L_DEADLINE"},
+        {
+            "event": "reply",
+            "round": 1,
+            "site": "south",
+            "state": "late",
+            "stage": "train",
+            "reason": "L_DEADLINE",
+        },
         {"event": "aggregated", "round": 1, "seconds": 1.0},
         {
             "event": "evaluated",
@@ -135,5 +142,5 @@ def test_progress_shows_rounds_scores_and_who_is_missing() -> None:
     text = out.getvalue()
     assert "joined: north" in text
     assert "not joined: south declined (E_STUDY)" in text
-    assert "round 1: south late (L_DEADLINE)" in text
+    assert "round 1: south late at train (L_DEADLINE)" in text
     assert "round 1: validation macro-F1 0.510, worst 0.400 at north" in text

@@ -270,13 +270,13 @@ def test_what_a_site_may_not_send_is_refused_and_does_not_count(tmp_path: Path, 
     ("code", "text", "state", "reason"),
     [
         (2, "E_DATA", "declined", "E_DATA"),
-        (2, "FileNotFoundError: /data/patients/mueller.png", "declined", "E_INTERNAL"),
+        (2, "FileNotFoundError: /data/patients/mueller.png", "failed", "E_INTERNAL"),
         (3, "", "dropped", "D_UPLOAD"),
         (4, "", "dropped", "D_EXPIRED"),
         (5, "", "dropped", "D_OFFLINE"),
         (7, "", "declined", "E_STUDY"),
         (8, "", "dropped", "D_PROGRAM_LOST"),
-        (0, "", "declined", "E_INTERNAL"),
+        (0, "", "failed", "E_INTERNAL"),
     ],
 )
 def test_error_replies_become_receipts(tmp_path: Path, code: int, text: str, state: str, reason: str) -> None:
@@ -305,7 +305,9 @@ def test_below_quorum_the_study_stops_and_keeps_its_checkpoint(tmp_path: Path) -
     with pytest.raises(SemcError) as caught:
         _run(tmp_path, _sites(west=once), study)
     assert caught.value.code is ExitCode.QUORUM_LOST
-    assert "Round 2 ended with 2 of the 3 sites needed: west late (L_DEADLINE)." in caught.value.problem
+    assert (
+        "Round 2 ended with 2 of the 3 sites needed: west late at train (L_DEADLINE)." in caught.value.problem
+    )
     result = RunFolder(tmp_path).result()
     assert result.outcome == "quorum_lost"
     assert [entry.receipts["west"] for entry in result.rounds] == ["in", "late"]

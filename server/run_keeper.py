@@ -1,0 +1,128 @@
+"""Brings back runs whose round loop died: `semc-server up` asks it whenever an executor has ended.
+
+A round loop that stops for a reason says so in the run's events and is left alone. One that was killed, or whose run
+Flower gave up, says nothing: it is submitted again and goes on from its checkpoint and the replies on disk. One that
+dies again and again without a new round is given up.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from typing import Final
+
+from semc.checkpoint import latest
+from semc.exit_codes import ExitCode, SemcError
+from server.control import Control
+from server.events import Event, EventLog
+from server.home import Home
+from server.round_checkpoint import CHECKPOINT_PREFIX
+from server.run_folder import RunFolder
+from server.run_state import RunState, run_state
+from server.submit import resubmit
+
+_LOOK_SECONDS: Final = 2.0
+_MOST_REVIVALS: Final = 3
+
+
+@dataclass
+class _Revivals:
+    """How often a run was brought back without a new checkpoint."""
+
+    checkpoint: str = ""
+    count: int = 0
+
+
+@dataclass
+class RunKeeper:
+    """Looks after the runs of one home.
+
+    Args:
+        home: The coordinator's home.
+    """
+
+    home: Home
+    _left_alone: dict[str, int] = field(default_factory=dict)
+    """Run to the size of its events when it was left alone; one that has been resumed since has more."""
+    _revivals: dict[str, _Revivals] = field(default_factory=dict)
+    _next_look: float | None = None
+
+    def leave_alone(self) -> list[str]:
+        """Never bring back what is interrupted now, from before the coordinator was started; returns those runs."""
+        interrupted = [
+            name for name in self._unfinished() if run_state(self._folder(name)) is RunState.INTERRUPTED
+        ]
+        self._left_alone |= {name: self._size(name) for name in interrupted}
+        return interrupted
+
+    def look_soon(self) -> None:
+        """An executor has ended, or the coordinator has just started: a run may have lost its round loop."""
+        self._next_look = time.monotonic()
+
+    def tick(self) -> None:
+        """Look, where that is due, and bring back what lost its round loop; a SuperLink that is away is tried again."""
+        if self._next_look is None or time.monotonic() < self._next_look:
+            return
+        lost = [name for name in self._unfinished() if self._is_lost(self._folder(name))]
+        for name in lost:
+            self._revive(name)
+        waiting = any(run_state(self._folder(name)) is RunState.WAITING for name in self._unfinished())
+        self._next_look = time.monotonic() + _LOOK_SECONDS if lost or waiting else None
+
+    def _unfinished(self) -> list[str]:
+        """Return the runs that may need looking after; a finished one never does again."""
+        return [
+            folder.root.name
+            for folder in self.home.all_runs()
+            if self._left_alone.get(folder.root.name) != self._size(folder.root.name)
+            and run_state(folder) not in (RunState.FINISHED, RunState.STOPPED)
+        ]
+
+    def _size(self, name: str) -> int:
+        try:
+            return self._folder(name).events_file.stat().st_size
+        except OSError:
+            return 0
+
+    def _folder(self, name: str) -> RunFolder:
+        folder = self.home.run(name)
+        assert folder is not None
+        return folder
+
+    def _is_lost(self, folder: RunFolder) -> bool:
+        """Tell whether nobody will go on with a run; one that waits is lost where Flower has ended it."""
+        match run_state(folder):
+            case RunState.INTERRUPTED:
+                return True
+            case RunState.WAITING if folder.flower_run is not None:
+                try:
+                    return Control(self.home).run_status(folder.flower_run).finished
+                except SemcError:
+                    return False
+            case _:
+                return False
+
+    def _revive(self, name: str) -> None:
+        folder = self._folder(name)
+        newest = latest(folder.checkpoints, CHECKPOINT_PREFIX)
+        checkpoint = newest.name if newest is not None else ""
+        revivals = self._revivals.setdefault(name, _Revivals())
+        if checkpoint != revivals.checkpoint:
+            revivals.checkpoint, revivals.count = checkpoint, 0
+        if revivals.count >= _MOST_REVIVALS:
+            EventLog(folder.events_file).write(
+                Event.FAILED,
+                code=int(ExitCode.RUN_FAILED),
+                problem=f"The round loop died {_MOST_REVIVALS + 1} times without finishing another round.",
+                fix="read the end of executor.log in the home's logs folder, then `semc-server resume`",
+            )
+            return
+        try:
+            resubmit(self.home, folder)
+        except SemcError as error:
+            if error.code is not ExitCode.SERVER_UNREACHABLE:
+                EventLog(folder.events_file).write(
+                    Event.FAILED, code=int(error.code), problem=error.problem, fix=error.fix
+                )
+            return
+        revivals.count += 1
