@@ -91,6 +91,17 @@ class LocalState:
             )
         return SiteState(**{part: _part(tensors, part) for part in _PARTS})
 
+    def answered(self, round_number: int) -> str | None:
+        """Return the SHA-256 of the weights a round's state was left by, None where there is no such state.
+
+        Raises:
+            SemcError: CHECKPOINT_INVALID where it is damaged.
+        """
+        place = self._place(round_number)
+        if place not in saved_states(self._folder, _PREFIX):
+            return None
+        return str(load_state(place)[1]["incoming_sha256"])
+
     def save(self, round_number: int, state: SiteState, incoming_sha256: str) -> None:
         """Save the state after a round and forget what no message can need any more.
 
@@ -104,12 +115,15 @@ class LocalState:
             f"{part}/{name}": tensor for part in _PARTS for name, tensor in getattr(state, part).items()
         }
         metadata = {**self._owner, "round": round_number, "incoming_sha256": incoming_sha256}
-        save_state(self._folder / f"{_PREFIX}{round_number:05d}", tensors, metadata)
+        save_state(self._place(round_number), tensors, metadata)
         for path in saved_states(self._folder, _PREFIX):
             if _round_of(path) > round_number:
                 (path / STATE_FILE).unlink()
                 shutil.rmtree(path)
         prune(self._folder, _PREFIX, KEPT_ROUNDS)
+
+    def _place(self, round_number: int) -> Path:
+        return self._folder / f"{_PREFIX}{round_number:05d}"
 
 
 def _round_of(path: Path) -> int:

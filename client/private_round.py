@@ -78,7 +78,7 @@ class PrivateSiteTrainer:
             public_patients=self._policy.patients,
         )
         self._state = LocalState(site.state_directory, site.site, study.digest())
-        self._outbox = Outbox(self._state.folder)
+        self._outbox = Outbox(self._state.folder, private=True)
         self._images = SiteImages(study.data, site.data, study.model.weights)
         self._opened: PrivateSiteData | None = None
         self._first = (split_parameters(self._network, self._bn).local, self._trainer.state_dict())
@@ -118,9 +118,10 @@ class PrivateSiteTrainer:
                 local = split_parameters(self._network, self._bn).local
                 self._state.save(round_number, SiteState(local, {}, self._trainer.state_dict()), incoming)
                 head = self._ledger.commit(reserved.seq, tensors_sha256(trained))
-                self._outbox.keep(round_number, incoming, trained, head)
+                update = RoundUpdate(shared=trained, metrics={}, ledger_head=head)
+                self._outbox.keep(round_number, incoming, update)
         report(Progress("training", round_number, self._steps, self._steps))
-        return RoundUpdate(shared=trained, metrics={}, ledger_head=head)
+        return update
 
     def evaluate(
         self, shared: Mapping[str, Tensor], round_number: int, report: Report = silent

@@ -17,8 +17,10 @@ from torch import Tensor, nn
 import semc
 from client.device import compute_device
 from client.local_state import LocalState, SiteState
+from client.outbox import Outbox
 from client.partial_round import PartialRound
 from client.progress import Progress, Report, silent
+from client.refusal import local_line
 from client.round_log import record_round
 from client.round_update import MetricValue, RoundUpdate
 from client.tensor_hash import tensors_sha256
@@ -87,6 +89,7 @@ class SiteTrainer:
         self._data = build_site_data(site.data, study.data, study.training.batch_size)
         self._images = SiteImages(study.data, site.data, study.model.weights)
         self._state = LocalState(site.state_directory, site.site, study.digest())
+        self._outbox = Outbox(self._state.folder, private=False)
         self._build()
         self.shared_shapes = shared_shapes(self._network, self._bn)
         """Shape of every shared tensor by name."""
@@ -138,6 +141,10 @@ class SiteTrainer:
         """
         incoming = tensors_sha256(shared)
         with self._state.lock():
+            sent = self._sent_before(round_number, incoming)
+            if sent is not None:
+                log.info("round %d was finished before: its reply is sent again", round_number)
+                return sent
             judged = judge_incoming and self._is_evaluated(round_number - 1)
             begun = self._partial(round_number, incoming, judged)
             trained = self._go_on(round_number, shared, report, begun)
@@ -147,13 +154,15 @@ class SiteTrainer:
             split = split_parameters(self._network, self._bn)
             state = SiteState(split.local, self._objective.state_dict(), self._trainer.state_dict())
             self._state.save(round_number, state, incoming)
-            begun.remove()
             record_round(self._state.folder, round_number, result.loss, result.terms)
+            update = RoundUpdate(
+                shared=split.shared,
+                metrics={NUM_EXAMPLES: len(self._data.train), **metrics, **_training_metrics(result)},
+            )
+            self._keep(round_number, incoming, update)
+            begun.remove()  # last: a crash before it costs the steps since the last point, not the round
         report(Progress("training", round_number, result.steps, result.steps, loss=result.loss))
-        return RoundUpdate(
-            shared=split.shared,
-            metrics={NUM_EXAMPLES: len(self._data.train), **metrics, **_training_metrics(result)},
-        )
+        return update
 
     def evaluate(
         self, shared: Mapping[str, Tensor], round_number: int, report: Report = silent
@@ -201,9 +210,26 @@ class SiteTrainer:
             self._trainer.load_state_dict(state.optimiser)
         merge_shared(self._network, shared, self._bn)
 
+    def _sent_before(self, round_number: int, incoming: str) -> RoundUpdate | None:
+        """Return the reply to a message that came before, where it also left the state the site has of that round."""
+        try:
+            if self._state.answered(round_number) != incoming:
+                return None
+            return self._outbox.find(round_number, incoming)
+        except SemcError as error:
+            log.warning("the reply of round %d is made again: %s", round_number, error.line())
+            return None
+
+    def _keep(self, round_number: int, incoming: str, update: RoundUpdate) -> None:
+        """Keep a reply for a message that comes twice; where that fails it is only sent, and made again if asked."""
+        try:
+            self._outbox.keep(round_number, incoming, update)
+        except (SemcError, OSError) as error:
+            log.warning("the reply of round %d is sent, but not kept: %s", round_number, local_line(error))
+
     def _partial(self, round_number: int, incoming: str, judged: bool) -> PartialRound:
         """Return the place of this round's saved point, known by all that its result depends on."""
-        belongs_to = {
+        belongs_to: dict[str, str | int | bool] = {
             "site": self._site.site,
             "study": self._study.digest(),
             "software": semc.__version__,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import shutil
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ import torchvision
 from safetensors.torch import save
 from torch import Tensor
 
+from client.outbox import REPLIES
 from client.progress import Progress
 from client.round_log import read_rounds
 from client.round_update import RoundUpdate
@@ -45,6 +47,11 @@ def counts(update: RoundUpdate) -> dict[str, object]:
     return {name: value for name, value in update.metrics.items() if name != "train-seconds"}
 
 
+def forget_replies(site: SiteConfig, study: StudyConfig) -> None:
+    """Make the site train a round again that it would only send again."""
+    shutil.rmtree(site.state_directory / study.digest()[:16] / REPLIES)
+
+
 def saved(site: SiteConfig, study: StudyConfig, round_number: int) -> dict[str, Tensor]:
     folder = site.state_directory / study.digest()[:16] / f"round-{round_number:05d}"
     return load_state(folder)[0]
@@ -68,6 +75,7 @@ def test_a_replayed_round_is_bit_equal_in_the_same_process_and_in_a_new_one(site
     left_behind = saved(site, STUDY, 2)
     assert not same(one.shared, FIRST)
     for again in (trainer, SiteTrainer(site, STUDY)):
+        forget_replies(site, STUDY)
         replayed = again.run_round(2, one.shared)
         assert same(replayed.shared, two.shared)
         assert counts(replayed) == counts(two)
@@ -130,11 +138,13 @@ def test_every_queue_policy_replays_bit_for_bit_and_its_drift_stays_at_the_site(
     assert not any("queue" in name or "drift" in name for name in (*two.metrics, *two.shared))
     trainer.evaluate(one.shared, 1)
     for again in (trainer, SiteTrainer(site, study)):
+        forget_replies(site, study)
         replayed = again.run_round(2, one.shared)
         assert same(replayed.shared, two.shared)
         assert counts(replayed) == counts(two)
         assert same(saved(site, study, 2), left_behind)
         assert read_rounds(trainer._state.folder) == log
+    forget_replies(site, study)
     unjudged = SiteTrainer(site, study).run_round(2, one.shared, judge_incoming=False)
     assert same(unjudged.shared, two.shared)
 
@@ -204,6 +214,7 @@ def test_a_site_that_missed_rounds_starts_from_its_newest_state(site: SiteConfig
     trainer = SiteTrainer(site, study)
     one = trainer.run_round(1, FIRST)
     late = trainer.run_round(5, one.shared)
+    forget_replies(site, study)
     assert same(late.shared, SiteTrainer(site, study).run_round(5, one.shared).shared)
     folder = site.state_directory / study.digest()[:16]
     assert [path.name for path in saved_states(folder, "round-")] == ["round-00001", "round-00005"]
