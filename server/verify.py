@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
-from pydantic import TypeAdapter, ValidationError
-
-from semc.checkpoint import MODEL_PREFIX, latest, load_state
+from semc.checkpoint import latest
 from semc.exit_codes import ExitCode, SemcError
 from semc.reporting.reasons import in_words
 from semc.reporting.receipt import SignedReceipt, SiteReceipt, changed, key_fingerprint, verify_chain
@@ -17,15 +15,10 @@ from semc.reporting.result import OUTCOME_EXIT_CODES
 from server.global_model import weights_sha256
 from server.home import Home
 from server.receipt_signing import ReceiptSigner
-from server.round_checkpoint import CHECKPOINT_PREFIX
+from server.round_checkpoint import CHECKPOINT_PREFIX, load_round
 from server.run_folder import RunFolder
 from server.run_outcome import settled_result
 from server.run_state import run_state
-
-RECEIPTS: Final = "receipts"
-"""Key of a checkpoint's metadata that holds its receipts."""
-
-_CHAIN = TypeAdapter(tuple[SignedReceipt, ...])
 
 
 @dataclass(frozen=True)
@@ -96,22 +89,14 @@ def _saved_receipts(folder: RunFolder) -> tuple[SignedReceipt, ...]:
     newest = latest(folder.checkpoints, CHECKPOINT_PREFIX)
     if newest is None:
         return ()
-    tensors, metadata = load_state(newest)
-    try:
-        receipts = _CHAIN.validate_python(metadata.get(RECEIPTS, []))
-    except ValidationError as error:
-        raise changed("The receipts in the newest checkpoint are damaged.") from error
-    number, made = metadata.get("round"), [receipt for receipt in receipts if receipt.outgoing_sha256]
-    if (made[-1].round if made else 0) != number:
-        raise changed(f"The newest checkpoint is of round {number}, its last receipt is not.")
-    model = {
-        name.removeprefix(MODEL_PREFIX): tensor
-        for name, tensor in tensors.items()
-        if name.startswith(MODEL_PREFIX)
-    }
-    if made and weights_sha256(model, folder.study().federation.wire_dtype) != made[-1].outgoing_sha256:
-        raise changed(f"The newest checkpoint's weights are not those signed in round {number}.")
-    return receipts
+    saved = load_round(folder.checkpoints, int(newest.name.removeprefix(CHECKPOINT_PREFIX)))
+    made = [receipt for receipt in saved.receipts if receipt.outgoing_sha256]
+    if (made[-1].round if made else 0) != saved.number:
+        raise changed(f"The newest checkpoint is of round {saved.number}, its last receipt is not.")
+    dtype = folder.study().federation.wire_dtype
+    if made and weights_sha256(saved.model, dtype) != made[-1].outgoing_sha256:
+        raise changed(f"The newest checkpoint's weights are not those signed in round {saved.number}.")
+    return saved.receipts
 
 
 def _given(public_key: str) -> str:

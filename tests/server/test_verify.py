@@ -10,13 +10,14 @@ import pytest
 from torch import Tensor
 from typer.testing import CliRunner, Result
 
-from semc.checkpoint import MODEL_PREFIX, save_state
 from semc.reporting import StudyResult
 from semc.reporting.receipt import Kind, SignedReceipt
 from server.cli import app, main
+from server.events import Event, EventLog
 from server.global_model import weights_sha256
 from server.home import Home
 from server.receipt_signing import ReceiptSigner
+from server.round_checkpoint import RoundCheckpoints, SavedRound
 from server.run_folder import RunFolder
 from tests.semc.reporting.made_receipts import DROPPED, IN, signed_result
 from tests.server.federation import tiny_model, tiny_study
@@ -59,14 +60,10 @@ class RunMaker:
             )
         )
 
-    def save(self, number: int, **metadata: Any) -> None:
-        content = {
-            "round": number,
-            "digest": STUDY.digest(),
-            "receipts": [receipt.model_dump(mode="json") for receipt in self.receipts],
-        }
-        tensors = {MODEL_PREFIX + name: tensor for name, tensor in model(number).items()}
-        save_state(self.folder.checkpoints / f"round-{number:04d}", tensors, content | metadata)
+    def save(self, number: int, tensors: dict[str, Tensor] | None = None) -> None:
+        checkpoints = RoundCheckpoints(self.folder.checkpoints, STUDY, tiny_model().shapes)
+        saved = SavedRound(number, tensors or model(number), {}, {}, tuple(self.receipts))
+        checkpoints.save(saved, None)
 
     def train(self, rounds: int, missing: str = "") -> None:
         for number in range(1, rounds + 1):
@@ -77,6 +74,7 @@ class RunMaker:
         content = {"digest": STUDY.digest(), "receipts_public_key": self.signer.public_key}
         result = signed_result(self.receipts, **(content | changes))
         self.folder.result_file.write_text(result.model_dump_json(), encoding="utf-8")
+        EventLog(self.folder.events_file).write(Event.FINISHED, outcome=result.outcome)
 
     def change_result(self, **changes: Any) -> None:
         result = StudyResult.model_validate_json(self.folder.result_file.read_text(encoding="utf-8"))
@@ -143,13 +141,33 @@ def test_a_subset_is_sound_and_never_plain_success(subset: RunMaker) -> None:
 
 
 def test_an_unfinished_run_is_verified_from_its_newest_checkpoint(made: RunMaker) -> None:
+    EventLog(made.folder.events_file).write(Event.STARTED)
     made.save(0)
     assert "last receipt: none, no round was closed" in made.verify().stdout
     made.train(1)
     done = made.verify(RUN)
     assert done.exit_code == 0
-    assert "outcome: unfinished" in done.stdout
+    assert "outcome: interrupted" in done.stdout
     assert "round 1: in: north" in done.stdout
+
+
+def test_a_run_that_goes_on_after_a_stop_is_not_judged_by_the_result_of_the_stop(made: RunMaker) -> None:
+    made.train(1)
+    stopped = list(made.receipts)
+    made.sign(2, "train", "", missing="south")
+    made.finish()
+    assert made.verify().exit_code == 50
+    made.receipts = stopped  # the round below its quorum begins again from its checkpoint
+    made.sign(2, "train", digest_of(2))
+    made.save(2)
+    assert getattr(made.verify().exception, "code", None) == 31
+    EventLog(made.folder.events_file).write(Event.SUBMITTED)
+    with made.folder.lock():
+        done = made.verify()
+    assert (done.exit_code, "outcome: running" in done.stdout) == (0, True)
+    made.sign(3, "evaluate", "")
+    made.finish()
+    assert made.verify().exit_code == 0
 
 
 def test_a_round_below_its_quorum_says_so(made: RunMaker) -> None:
@@ -191,8 +209,9 @@ def test_a_subset_made_whole_is_found(
     forged = list(subset.receipts)
     forged[1] = forged[1].model_copy(update={"sites": dict.fromkeys(forged[1].sites, IN)})
     forged[2] = forged[2].model_copy(update={"previous": forged[1].sha256()})
-    subset.receipts = forged
+    subset.receipts = forged[:2]
     subset.save(2)
+    subset.receipts = forged
     subset.finish()
     assert "Receipt 2 (round 2) was changed" in subset.refusal(capsys, monkeypatch)
 
@@ -214,9 +233,8 @@ def test_a_run_cut_short_is_found_by_its_checkpoint(
 def test_weights_that_no_round_made_are_found(
     subset: RunMaker, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    tensors = {MODEL_PREFIX + name: tensor for name, tensor in model(9).items()}
-    content = {"round": 2, "receipts": [receipt.model_dump(mode="json") for receipt in subset.receipts[:2]]}
-    save_state(subset.folder.checkpoints / "round-0002", tensors, content)
+    subset.receipts = subset.receipts[:2]
+    subset.save(2, model(9))
     assert "weights are not those signed in round 2" in subset.refusal(capsys, monkeypatch)
 
 
@@ -227,11 +245,13 @@ def test_a_result_of_another_run_is_found(
     assert "Receipt 1 (round 1) is of another run" in subset.refusal(capsys, monkeypatch)
 
 
-def test_damaged_receipts_are_told(
+def test_damaged_files_are_told(
     subset: RunMaker, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    subset.save(2, receipts=[{"round": 1}])
-    assert "receipts in the newest checkpoint are damaged" in subset.refusal(capsys, monkeypatch)
-    subset.save(2)
+    state = subset.folder.checkpoints / "round-0002" / "state.json"
+    whole = state.read_text(encoding="utf-8")
+    state.write_text(whole.replace("D_UPLOAD", "E_DATA"), encoding="utf-8")
+    assert "'round-0002' is missing, damaged" in subset.refusal(capsys, monkeypatch)
+    state.write_text(whole, encoding="utf-8")
     subset.folder.result_file.write_text("{}", encoding="utf-8")
     assert "no readable result" in subset.refusal(capsys, monkeypatch)
