@@ -20,7 +20,7 @@ OMP_NUM_THREADS ?= 1
 export OMP_NUM_THREADS
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lock demo test test-slow privacy-audit lint format bench images rehearse clean
+.PHONY: help setup lock demo test test-slow privacy-audit faults lint format bench images rehearse clean
 
 help: ## List the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -51,15 +51,19 @@ demo: setup ## Train SEMC across three phantom hospitals on this machine (DATA=f
 	$(BIN)/semc-sim demo $(if $(DATA),--data $(DATA)) $(if $(SEED),--seed $(SEED)) --out runs/demo
 
 test: lint ## Lint, then every quick test, with the line coverage of semc/
-	$(BIN)/python -m pytest -n $(WORKERS) -m "not slow and not bench and not audit" \
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup \
+	-m "not slow and not bench and not audit and not faults" \
 	--cov=semc --cov-report=term:skip-covered --cov-fail-under=90
 
 test-slow: setup ## Tests that take long (a killed round loop, a SuperNode killed and rejoining)
-	$(BIN)/python -m pytest -m "slow and not bench"
+	$(BIN)/python -m pytest -m "slow and not bench and not faults"
 
 privacy-audit: setup ## Attack patient-level privacy and its ledger at full size; writes runs/privacy-audit
-	PRIVACY_AUDIT=runs/privacy-audit $(BIN)/python -m pytest -n $(WORKERS) -m "not slow and not bench" \
+	PRIVACY_AUDIT=runs/privacy-audit $(BIN)/python -m pytest -n $(WORKERS) -m "not slow and not bench and not faults" \
 	tests/attacks tests/semc/privacy tests/client
+
+faults: setup ## Kill, cut and starve real processes; writes runs/faults (QUICK=1: minutes; SCHEDULES=n random ones)
+	FAULTS=runs/faults $(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup $(if $(QUICK),-m "not faults") tests/faults
 
 lint: setup ## Style, types, import arrows, spelling
 	$(BIN)/ruff check $(CODE) tests docker

@@ -14,7 +14,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
@@ -38,6 +38,7 @@ class Rehearsal:
         site_files: Site name to site file; each gets its coordinator, ports and key.
         num_examples: Site name to training images, for the enrolment record.
         poll_seconds: How often idle processes ask for work.
+        environment: Added to this process's own for every process started here.
     """
 
     def __init__(
@@ -46,12 +47,15 @@ class Rehearsal:
         site_files: dict[str, Path],
         num_examples: dict[str, int],
         poll_seconds: float = 0.1,
+        environment: Mapping[str, str] | None = None,
     ) -> None:
         self.home = folder.resolve() / "coordinator"
         self.logs = folder.resolve() / "logs"
         self._site_files = site_files
         self._num_examples = num_examples
         self._poll_seconds = poll_seconds
+        self._environment = {**os.environ, **(environment or {})}
+        self._commands: dict[str, tuple[str, ...]] = {}
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
         self._files = ExitStack()
 
@@ -94,8 +98,26 @@ class Rehearsal:
         command = [*program("semc-server"), "run", str(study_file), "--home", str(self.home)]
         # its table on standard output would come before the sites alone are known
         return subprocess.Popen(
-            command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL if quiet else None
+            command,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL if quiet else None,
+            env=self._environment,
         )
+
+    def kill(self, name: str) -> None:
+        """Kill "coordinator" or a site as a crash would: at once, nothing is ended in order."""
+        self._processes[name].kill()
+        self._processes[name].wait()
+
+    def start_again(self, name: str) -> None:
+        """Start "coordinator" or a site that has ended, by the same command."""
+        self._start(name, self._commands[name])
+        if name == "coordinator":
+            self._wait_until_ready()
+
+    def has_ended(self, name: str) -> bool:
+        """Whether "coordinator" or a site runs no more."""
+        return self._processes[name].poll() is not None
 
     def stop(self) -> None:
         """End every process started here: SIGTERM, a grace period, then SIGKILL."""
@@ -119,6 +141,9 @@ class Rehearsal:
     def _start_coordinator(self) -> None:
         self.address = f"127.0.0.1:{free_port()}"
         self._start("coordinator", ["semc-server", "up", "--home", str(self.home), "--address", self.address])
+        self._wait_until_ready()
+
+    def _wait_until_ready(self) -> None:
         deadline = time.monotonic() + 60
         while time.monotonic() < deadline:
             if self._processes["coordinator"].poll() is not None:
@@ -174,13 +199,14 @@ class Rehearsal:
 
     def _start(self, name: str, arguments: Sequence[str]) -> None:
         log = self._files.enter_context((self.logs / f"{name}.log").open("ab"))
+        self._commands[name] = tuple(arguments)
         command, *rest = arguments
         self._processes[name] = subprocess.Popen(
             [*program(command), *rest],
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
-            env=os.environ.copy(),
+            env=self._environment,
         )
 
 

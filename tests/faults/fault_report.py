@@ -1,0 +1,55 @@
+"""What `make faults` prints and writes: one table of all faults that were tried, with what they cost in time."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+_WIDTH = 130
+_HEADINGS = ("fault", "cell", "study", "recovered after", "delay", "figures")
+
+
+def cells_of(row: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return a row's cells; times in seconds."""
+    figures = "; ".join(f"{name} {value:.4g}" for name, value in row["figures"].items())
+    times = (_seconds(row[name]) for name in ("recovery_seconds", "delay_seconds"))
+    return (row["fault"], row["cell"], row["ended"], *times, figures or "–")
+
+
+def print_report(rows: Sequence[Mapping[str, Any]]) -> None:
+    """Print the table."""
+    table = Table(title="Faults", title_justify="left")
+    for heading in _HEADINGS:
+        table.add_column(heading, justify="right" if heading in ("recovered after", "delay") else "left")
+    for row in rows:
+        table.add_row(*cells_of(row))
+    console = Console()
+    if not console.is_terminal:
+        console.width = _WIDTH
+    console.print(table)
+
+
+def write_report(folder: Path, rows: Sequence[Mapping[str, Any]], failed: Sequence[str]) -> None:
+    """Write faults.json and faults.md into a folder that is made if missing.
+
+    Args:
+        folder: The folder.
+        rows: Each a :meth:`tests.faults.fault_row.FaultRow.plain`.
+        failed: Tests whose fault was not survived.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    content = {"faults": list(rows), "failed": sorted(failed)}
+    (folder / "faults.json").write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    lines = [_HEADINGS, ["---"] * len(_HEADINGS), *(cells_of(row) for row in rows)]
+    text = ["# Faults", "", *("| " + " | ".join(line) + " |" for line in lines), ""]
+    text += [f"Failed: {', '.join(sorted(failed))}." if failed else "Every fault was survived.", ""]
+    (folder / "faults.md").write_text("\n".join(text), encoding="utf-8")
+
+
+def _seconds(value: float | None) -> str:
+    return "–" if value is None else f"{value:.1f} s"
