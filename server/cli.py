@@ -327,6 +327,9 @@ def export(
     run_name: Annotated[
         str | None, typer.Argument(metavar="[RUN]", help="A run; default: the latest.")
     ] = None,
+    best: Annotated[
+        bool, typer.Option("--best", help="The round that was best on validation images, not the last.")
+    ] = False,
     home: HomeOption = DEFAULT_HOME,
 ) -> None:
     """Write a run's model for others to use: shared weights and study.yaml, nothing about who took part.
@@ -338,7 +341,7 @@ def export(
     from server.submit import find_run
 
     folder = find_run(Home(home), run_name)
-    number = export_model(folder, out)
+    number = export_model(folder, out, best=best)
     typer.echo(f"model of round {number}: {out}")
     _tell_outcome(folder)
 

@@ -170,6 +170,19 @@ def newest_round(folder: Path) -> SavedRound:
     raise SemcError(ExitCode.CHECKPOINT_INVALID, "The run has no whole checkpoint.", "run the study first")
 
 
+def load_round(folder: Path, number: int) -> SavedRound:
+    """Return the checkpoint of one round, whatever its study.
+
+    Args:
+        folder: The run's checkpoints.
+        number: The round.
+
+    Raises:
+        SemcError: CHECKPOINT_INVALID where it is not kept or damaged.
+    """
+    return _saved_round(*load_state(folder / f"{CHECKPOINT_PREFIX}{number:04d}"))
+
+
 def _saved_round(tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> SavedRound:
     try:
         return SavedRound(

@@ -28,7 +28,7 @@ _WORDS: Final = (Event.SUBMITTED, Event.STARTED, Event.FAILED, Event.FINISHED)
 
 
 def run_state(folder: RunFolder) -> RunState:
-    """Return the state of a run; one that was never submitted counts as interrupted."""
+    """Return the state of a run; one that was never submitted counts as stopped."""
     alive = folder.is_locked
     # Read after the lock: a loop that ends in between has left its word by now.
     words = [event for event in EventReader(folder.events_file).new() if event["event"] in _WORDS]
@@ -36,7 +36,7 @@ def run_state(folder: RunFolder) -> RunState:
     match last["event"] if last else None:
         case Event.FINISHED if str(last["outcome"]).startswith("complete"):  # type: ignore[index]
             return RunState.FINISHED
-        case Event.FAILED | Event.FINISHED:
+        case None | Event.FAILED | Event.FINISHED:
             return RunState.RUNNING if alive else RunState.STOPPED
         case Event.SUBMITTED if not alive:
             return RunState.WAITING

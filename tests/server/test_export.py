@@ -15,9 +15,10 @@ from semc.exit_codes import ExitCode, SemcError
 from semc.models import build_model
 from semc.parameter_exchange import shared_shapes, split_parameters
 from server.export import export_model
-from server.round_checkpoint import save_round
+from server.round_checkpoint import RoundCheckpoints, SavedRound
 from server.run_folder import RunFolder
 from tests.client.small_study import STUDY_TEXT
+from tests.semc.reporting.study_result import study_result
 
 STUDY = parse_study(STUDY_TEXT)
 
@@ -26,11 +27,14 @@ def finished_run(folder: Path, rounds: int) -> tuple[RunFolder, dict[str, torch.
     run = RunFolder(folder)
     folder.mkdir()
     run.study_file.write_text(STUDY.to_yaml())
-    model = split_parameters(build_model(STUDY), STUDY.federation.bn).shared
+    network = build_model(STUDY)
+    model = split_parameters(network, STUDY.federation.bn).shared
+    checkpoints = RoundCheckpoints(run.checkpoints, STUDY, shared_shapes(network, STUDY.federation.bn))
     for number in range(rounds + 1):
         model = {name: tensor + number for name, tensor in model.items()}
         history = {"receipts": [{"site": "st-elsewhere", "state": "late"}]}
-        save_round(run.checkpoints, number, model, {"velocity": torch.zeros(3)}, STUDY.digest(), history)
+        optimizer = {"velocity": torch.zeros(3)}
+        checkpoints.save(SavedRound(number, model, optimizer, history, ()), best=min(1, number))
     return run, model
 
 
@@ -71,3 +75,14 @@ def test_nothing_is_replaced_and_no_untrained_model_leaves(tmp_path: Path) -> No
         export_model(untrained, tmp_path / "other")
     assert caught.value.code is ExitCode.CHECKPOINT_INVALID
     assert not (tmp_path / "other").exists()
+
+
+def test_the_best_round_is_kept_and_can_be_handed_out(tmp_path: Path) -> None:
+    run, _ = finished_run(tmp_path / "run", rounds=6)
+    kept = sorted(path.name for path in run.checkpoints.iterdir())
+    assert kept == ["round-0001", "round-0004", "round-0005", "round-0006"]
+    with pytest.raises(SemcError):  # nobody has said yet which one is the best
+        export_model(run, tmp_path / "none", best=True)
+    run.write_result(study_result().model_copy(update={"best_round": 1}))
+    assert export_model(run, tmp_path / "model", best=True) == 1
+    assert export_model(run, tmp_path / "last") == 6

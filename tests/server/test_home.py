@@ -76,6 +76,7 @@ def test_missing_run_and_missing_result_are_told(tmp_path: Path) -> None:
             find_run(home, name)
         assert caught.value.code is ExitCode.CONFIG_NOT_FOUND
     (home.runs / "one").mkdir(parents=True)
+    (home.runs / "one" / "study.yaml").write_text(tiny_study().to_yaml())
     with pytest.raises(SemcError) as caught:
         find_run(home, None).result()
     assert caught.value.code is ExitCode.CHECKPOINT_INVALID
@@ -90,7 +91,7 @@ def test_a_damaged_result_is_shown_as_unreadable_and_hides_nothing_else(tmp_path
     (home.runs / "damaged" / "result.json").write_text('{"study_name": "tin')
     state = read_status(home)
     assert state.health is Health.UNREACHABLE
-    assert {made.run: made.outcome for made in state.runs} == {"damaged": "unreadable", "going": "unfinished"}
+    assert {made.run: made.outcome for made in state.runs} == {"damaged": "unreadable", "going": "stopped"}
 
 
 def test_reader_sees_each_event_once_and_never_half_of_one(tmp_path: Path) -> None:
@@ -106,7 +107,7 @@ def test_reader_sees_each_event_once_and_never_half_of_one(tmp_path: Path) -> No
         assert reader.new() == []
         stream.write('nd", "round": 2}\n')
     assert [event["round"] for event in reader.new()] == [2]
-    EventLog(path, keep=True).write(Event.FAILED, code=50, problem="p", fix="f")
+    EventLog(path).write(Event.FAILED, code=50, problem="p", fix="f")
     assert [event["event"] for event in reader.new()] == ["failed"]
 
 

@@ -254,7 +254,7 @@ def test_a_hospital_that_declines_is_named_with_its_reason_in_words(
     assert (result.rounds[0].receipts["west"], result.rounds[0].reasons["west"]) == ("declined", code)
     with pytest.raises(SemcError) as caught:
         _run(tmp_path / "b", _sites(west=declines))
-    assert f"west declined ({code}: {words})" in caught.value.problem
+    assert f"west declined at train ({code}: {words})" in caught.value.problem
 
 
 # --- heads of the ledgers ---------------------------------------------------------------------------------
@@ -286,7 +286,7 @@ def test_a_head_given_for_another_round_is_refused(
     assert {entry.reasons.get("west", "R_LEDGER") for entry in result.rounds} == {"R_LEDGER"}
     if "refused" in states:
         text = RunFolder(tmp_path).events_file.read_text()
-        assert '"site": "west", "state": "refused", "reason": "R_LEDGER"' in text
+        assert '"site": "west", "state": "refused", "stage": "check", "reason": "R_LEDGER"' in text
 
 
 def test_a_later_run_knows_the_heads_of_an_earlier_one(tmp_path: Path) -> None:

@@ -432,7 +432,7 @@ def test_join_ends_with_the_missing_sites_named(tmp_path: Path) -> None:
     with pytest.raises(SemcError) as caught:
         _run(tmp_path, sites, tiny_study(join_timeout_seconds=0.2))
     assert "2 of the 3 sites needed joined: " in caught.value.problem
-    assert "south dropped (D_ABSENT)" in caught.value.problem
+    assert "south dropped at join (D_ABSENT)" in caught.value.problem
 
 
 def test_deployed_node_is_known_by_its_key(tmp_path: Path) -> None:
