@@ -5,7 +5,7 @@ from __future__ import annotations
 import ipaddress
 import ssl
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -72,20 +72,23 @@ def _builder(
 
 
 @contextmanager
-def https_server(context: ssl.SSLContext | None, *, date: str | None = None) -> Iterator[str]:
+def https_server(
+    context: ssl.SSLContext | None, *, date: str | Callable[[], str] | None = None, port: int = 0
+) -> Iterator[str]:
     """Serve 404 to everything; yields host:port. Without a context it speaks plain HTTP."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             self.send_response_only(404)
-            self.send_header("Date", date or self.date_time_string())
+            stated = date() if callable(date) else date
+            self.send_header("Date", stated or self.date_time_string())
             self.send_header("Content-Length", "0")
             self.end_headers()
 
         def log_message(self, *_arguments: object) -> None:
             pass
 
-    server = HTTPServer(("127.0.0.1", 0), Handler)
+    server = HTTPServer(("127.0.0.1", port), Handler)
     server.handle_error = lambda *_: None  # type: ignore[method-assign]
     if context is not None:
         server.socket = context.wrap_socket(server.socket, server_side=True)
