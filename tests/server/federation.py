@@ -91,6 +91,7 @@ class ScriptedSite:
     answer: Answer | None = None
     hello: Answer | None = None
     online: Callable[[], bool] = lambda: True
+    activation: str = "first start"
     received: list[Message] = field(default_factory=list)
 
 
@@ -123,7 +124,12 @@ class ScriptedGrid(Grid):
 
     def get_nodes(self) -> Iterable[NodeInfo]:
         return [
-            NodeInfo(node_id=node_id, online_until=2e10, public_key=site.public_key)
+            NodeInfo(
+                node_id=node_id,
+                online_until=2e10,
+                public_key=site.public_key,
+                last_activated_at=site.activation,
+            )
             for node_id, site in self.sites.items()
             if site.online()
         ]

@@ -488,3 +488,86 @@ def test_events_tell_the_whole_story_in_order(tmp_path: Path) -> None:
         "finished",
     ]
     assert json.loads(json.dumps(events[-1]))["outcome"] == "complete"
+
+
+# --- a message is lost ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("losses", "retries", "state"), [(1, 2, "in"), (2, 2, "in"), (3, 2, "dropped"), (1, 0, "dropped")]
+)
+def test_a_lost_answer_is_asked_for_again_as_often_as_the_study_says(
+    tmp_path: Path, losses: int, retries: int, state: str
+) -> None:
+    lost: list[Message] = []
+
+    def losing(site: ScriptedSite, message: Message) -> Message:
+        if len(lost) < losses:
+            lost.append(message)
+            return error_reply(message, 8)  # its training process died
+        return honest(site, message)
+
+    result, grid = _run(tmp_path, _sites(west=losing), tiny_study(rounds=1, quorum=2, retries=retries))
+    assert result.rounds[0].receipts["west"] == state
+    entry = result.signed_receipts[0].sites["west"]
+    assert entry.attempts == min(losses, retries) + 1
+    assert (entry.stage, entry.reason) == (("", "") if state == "in" else ("train", "D_PROGRAM_LOST"))
+    repeats = [event for event in _events(tmp_path) if event["event"] == "repeat"]
+    assert [event["site"] for event in repeats] == ["west"] * min(losses, retries)
+    assert (
+        sum(message.metadata.message_type == "train" for message in grid.sites[4].received) == entry.attempts
+    )
+
+
+@pytest.mark.parametrize("code", ["E_DIVERGED", "E_POLICY", "E_DATA", "E_BUDGET"])
+def test_a_site_that_means_it_is_not_asked_again(tmp_path: Path, code: str) -> None:
+    def declining(site: ScriptedSite, message: Message) -> Message:
+        return error_reply(message, 2, code)
+
+    result, _ = _run(tmp_path, _sites(west=declining), tiny_study(rounds=1, quorum=2, retries=5))
+    assert result.signed_receipts[0].sites["west"].attempts == 1
+
+
+def test_a_node_that_was_started_anew_is_sent_its_message_again_at_once(tmp_path: Path) -> None:
+    """A SuperNode that restarts has forgotten what it had in hand; Flower never hands that out a second time."""
+    forgotten: list[str] = []
+
+    def answer(site: ScriptedSite, message: Message) -> Message | None:
+        if not forgotten or message.metadata.message_id in forgotten:
+            forgotten.append(message.metadata.message_id)
+            site.activation = "second start"
+            return None
+        return honest(site, message)
+
+    for restarts, state in ((True, "in"), (False, "late")):
+        forgotten.clear()
+        sites = _sites(west=answer)
+        if not restarts:  # the control: the same silence without a new start
+            sites[2] = ScriptedSite("west", step=3.0, answer=_silent)
+        study = tiny_study(rounds=1, quorum=2, retries=0, deadline_seconds=0.5)
+        result, _ = _run(tmp_path / str(restarts), sites, study)
+        assert result.rounds[0].receipts["west"] == state
+        assert result.signed_receipts[0].sites["west"].attempts == 1 + restarts
+
+
+def test_a_site_that_joins_late_and_one_that_leaves_and_returns(tmp_path: Path) -> None:
+    """West comes in round 3; south is away in rounds 3 and 4 and back in round 5."""
+    now = [0]
+
+    def noting(site: ScriptedSite, message: Message) -> Message:
+        now[0] = max(now[0], int(message.metadata.group_id))
+        return honest(site, message)
+
+    sites = _sites(north=noting)
+    sites[1].online = lambda: not 2 <= now[0] <= 3
+    sites[2].online = lambda: now[0] >= 2
+    study = tiny_study(rounds=6, quorum=1, deadline_seconds=0.4, join_timeout_seconds=0.2)
+    result, _ = _run(tmp_path, sites, study, pace=replace(FAST, roster=0.0))
+    states = {name: [entry.receipts[name] for entry in result.rounds] for name in SIZES}
+    assert states["north"] == ["in"] * 6
+    assert states["west"][0] == "dropped"
+    assert states["west"][3:] == ["in"] * 3
+    assert states["south"][0] == "in"
+    assert "dropped" in states["south"][1:4]
+    assert states["south"][-1] == "in"
+    assert result.outcome == "complete_on_subset"
