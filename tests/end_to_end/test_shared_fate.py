@@ -36,7 +36,9 @@ def training(coordinator: Coordinator, site: Site, folder: Path) -> Iterator[Non
     command = [str(BIN / "semc-server"), "run", str(study), "--home", str(coordinator.home.root)]
     run = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
-        wait_for(lambda: site.logged("supernode", "Received successfully") == 1)
+        wait_for(lambda: site.logged("supernode", "Receiving: train") == 1)
+        received = site.logged("supernode", "Receiving: ")
+        wait_for(lambda: site.logged("supernode", "Received successfully") == received)
         time.sleep(2)
         yield
     finally:
