@@ -76,7 +76,8 @@ def run_study(
     """
     check_plan(study)
     start = time.monotonic()
-    events = EventLog(folder.events_file)
+    events, federation = EventLog(folder.events_file), study.federation
+    events.write(Event.STARTED, sites=federation.sites, rounds=federation.rounds, digest=study.digest())
     heads = heads or LedgerHeads(folder.root / HEADS_FILE)
     model = model or initial_model(study, folder.trunk, _told_now_and_then(events))
     signer = signer or ReceiptSigner.load_or_make(folder.receipts_key)
@@ -125,9 +126,6 @@ class _StudyRun:
     def run(self) -> StudyResult:
         """Join, train every round that is left, evaluate the last model, write the result."""
         federation, state = self._federation, self._state
-        self._events.write(
-            Event.STARTED, sites=federation.sites, rounds=federation.rounds, digest=self._study.digest()
-        )
         try:
             resumed = state.resume(self._events)
             self._roster.join()
