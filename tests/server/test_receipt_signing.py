@@ -82,6 +82,14 @@ def test_of_processes_that_make_it_at_once_all_use_one(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == [RECEIPTS_KEY]
 
 
+def test_who_comes_second_takes_the_key_of_the_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two processes saw no key; the other one's was there before ours."""
+    first = ReceiptSigner.load_or_make(tmp_path / RECEIPTS_KEY)
+    monkeypatch.setattr("server.receipt_signing.os.path.lexists", lambda _: False)
+    assert ReceiptSigner.load_or_make(tmp_path / RECEIPTS_KEY).public_key == first.public_key
+    assert [path.name for path in tmp_path.iterdir()] == [RECEIPTS_KEY]
+
+
 @pytest.mark.parametrize("mode", [0o640, 0o604, 0o666])
 def test_a_key_that_others_can_read_is_not_used(tmp_path: Path, mode: int) -> None:
     key_file = tmp_path / RECEIPTS_KEY
