@@ -1,0 +1,53 @@
+"""The harness notices what it is there to notice: a changed bit, a process nobody owns, a fault that never came."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from tests.faults.federation import MARK, Federation, small_study, wait_for
+from tests.faults.plan import Stop
+
+pytestmark = [pytest.mark.xdist_group("faults"), pytest.mark.timeout(900)]
+
+
+def test_one_tensor_bent_by_a_millionth_is_another_study(standing: Federation) -> None:
+    study = small_study(standing.names)
+    reference = standing.reference(study)
+    standing.plan.arm([Stop("executor", "aggregate", call=3, action="bend")])
+    run = standing.start(study)
+    run.wait()
+    assert standing.plan.stopped() is not None
+    run.assert_whole()
+    with pytest.raises(AssertionError, match="sha256"):
+        run.assert_whole(reference)
+
+
+def test_a_process_whose_parent_died_is_an_orphan(standing: Federation) -> None:
+    assert standing.orphans() == []
+    child = "import subprocess, sys; print(subprocess.Popen([sys.executable, '-c', 'input()'], stdin=0).pid)"
+    reading, writing = os.pipe()
+    parent = subprocess.run(
+        [sys.executable, "-S", "-c", child],
+        env={**os.environ, MARK: str(standing.folder)},
+        stdin=reading,
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
+    )
+    try:
+        assert int(parent.stdout) in {process.pid for process in standing.processes()}
+        assert len(standing.orphans()) == 1
+    finally:
+        os.close(writing)
+        os.close(reading)
+    wait_for(lambda: not standing.orphans(), "the orphan to read the end of its input", 10)
+
+
+def test_a_stop_that_nobody_comes_to_is_no_fault(standing: Federation) -> None:
+    standing.plan.arm([Stop("executor", "checkpoint")])
+    with pytest.raises(AssertionError, match="no process came"):
+        standing.plan.wait_stopped(0.5)
