@@ -130,6 +130,25 @@ def adopt(
         found.print_table()
 
 
+@app.command("accept-data")
+def accept_data(
+    context: typer.Context,
+    site: SiteOption = None,
+    output: Annotated[
+        Format, typer.Option("--format", help="text for people, json for scripts.")
+    ] = Format.TEXT,
+) -> None:
+    """Say that the images as they are now are to be used, where they changed between two rounds.
+
+    Example: semc-client accept-data --site north
+    """
+    from client.accepted_data import accept_data as accepted
+
+    _, config = _site(context, site)
+    found = accepted(config)
+    typer.echo(found.to_json() if output is Format.JSON else found.text())
+
+
 @app.command()
 def keygen(context: typer.Context, site: SiteOption = None) -> None:
     """Make this site's key pair and print the half that is sent to the coordinator.

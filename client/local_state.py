@@ -35,6 +35,8 @@ class SiteState:
     """Queue rows, labels, ids; moving averages."""
     optimiser: dict[str, Tensor]
     """Momentum."""
+    data: str = ""
+    """SHA-256 of the site's data in that round; empty where none was noted, as with patient-level privacy."""
 
 
 class LocalState:
@@ -89,7 +91,8 @@ class LocalState:
                 "The saved state belongs to another site or study.",
                 "give every site its own state_directory",
             )
-        return SiteState(**{part: _part(tensors, part) for part in _PARTS})
+        parts = {part: _part(tensors, part) for part in _PARTS}
+        return SiteState(**parts, data=str(metadata.get("data", "")))
 
     def answered(self, round_number: int) -> str | None:
         """Return the SHA-256 of the weights a round's state was left by, None where there is no such state.
@@ -114,7 +117,12 @@ class LocalState:
         tensors = {
             f"{part}/{name}": tensor for part in _PARTS for name, tensor in getattr(state, part).items()
         }
-        metadata = {**self._owner, "round": round_number, "incoming_sha256": incoming_sha256}
+        metadata = {
+            **self._owner,
+            "round": round_number,
+            "incoming_sha256": incoming_sha256,
+            "data": state.data,
+        }
         save_state(self._place(round_number), tensors, metadata)
         for path in saved_states(self._folder, _PREFIX):
             if _round_of(path) > round_number:
@@ -124,6 +132,16 @@ class LocalState:
 
     def _place(self, round_number: int) -> Path:
         return self._folder / f"{_PREFIX}{round_number:05d}"
+
+
+def data_trained_last(state_directory: Path) -> str | None:
+    """Return the SHA-256 of the data behind the state saved last, of whichever study; None where none is known."""
+    try:
+        described = state_directory.glob(f"*/{_PREFIX}*/{STATE_FILE}")
+        newest = max(described, key=lambda file: file.stat().st_mtime_ns)
+        return load_state(newest.parent)[1].get("data") or None
+    except (OSError, ValueError, SemcError):
+        return None
 
 
 def _round_of(path: Path) -> int:

@@ -21,6 +21,7 @@ _BY_EXIT_CODE = {
     ExitCode.IMAGES_TOO_FEW: RefusalCode.DATA,
     ExitCode.IMAGE_MODE: RefusalCode.DATA,
     ExitCode.MANIFEST_INVALID: RefusalCode.DATA,
+    ExitCode.DATA_CHANGED: RefusalCode.DATA_CHANGED,
     ExitCode.DEVICE: RefusalCode.DEVICE,
     ExitCode.DISK: RefusalCode.DISK,
     ExitCode.CHECKPOINT_INVALID: RefusalCode.DISK,

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from flwr.app import Context
 
+from client.data_fingerprint import DataFingerprint, SiteDataWatch
 from client.environment import SITE_FILE
 from client.privacy_gate import policy_of
 from client.training_round import SiteTrainer
@@ -49,22 +51,35 @@ class WarmSite:
 
     def __init__(self, site_file: Path) -> None:
         self.config = load_site(site_file)
-        self._study: StudyConfig | None = None
-        self._policy: SitePolicy | None = None
+        self._watch = SiteDataWatch(self.config)
+        self._made_for: _MadeFor | None = None
         self._trainer: SiteTrainer | PrivateSiteTrainer | None = None
 
     def trainer(self, study: StudyConfig) -> SiteTrainer | PrivateSiteTrainer:
-        """Return the trainer of a study, made anew where another study was served before, or the policy has changed.
+        """Return the trainer of a study, made anew where study, policy or data are not those of the last message.
+
+        With patient-level privacy nobody looks whether data changed: no row is opened before the ledger has an entry,
+        and whether a site answers must depend on no single patient (DECISIONS, 2026-11-28).
 
         Raises:
             SemcError: Where policy, ledger, data or device cannot serve the study.
         """
-        policy = policy_of(self.config)
-        if self._trainer is None or (study, policy) != (self._study, self._policy):
+        data = None if study.privacy.private else self._watch.now()
+        made_for = _MadeFor(study, policy_of(self.config), data)
+        if self._trainer is None or made_for != self._made_for:
             self._trainer = None  # let go of the old network before the new one is built
-            self._trainer = _trainer_of(self.config, study)
-            self._study, self._policy = study, policy
+            self._trainer = _trainer_of(self.config, study, data)
+            self._made_for = made_for
         return self._trainer
+
+
+@dataclass(frozen=True)
+class _MadeFor:
+    """What a trainer was made for; another one is needed where any of it changed."""
+
+    study: StudyConfig
+    policy: SitePolicy | None
+    data: DataFingerprint | None
 
 
 @lru_cache(maxsize=_MOST_WARM_SITES)
@@ -73,9 +88,11 @@ def warm_site(site_file: Path) -> WarmSite:
     return WarmSite(site_file)
 
 
-def _trainer_of(site: SiteConfig, study: StudyConfig) -> SiteTrainer | PrivateSiteTrainer:
+def _trainer_of(
+    site: SiteConfig, study: StudyConfig, data: DataFingerprint | None
+) -> SiteTrainer | PrivateSiteTrainer:
     if not study.privacy.private:
-        return SiteTrainer(site, study)
+        return SiteTrainer(site, study, data)
     from client.private_round import PrivateSiteTrainer  # brings opacus, which takes seconds to load
 
     return PrivateSiteTrainer(site, study)

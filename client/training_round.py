@@ -15,6 +15,8 @@ import torch
 from torch import Tensor, nn
 
 import semc
+from client.accepted_data import is_accepted
+from client.data_fingerprint import DataFingerprint, SiteDataWatch
 from client.device import compute_device
 from client.local_state import LocalState, SiteState
 from client.outbox import Outbox
@@ -75,17 +77,20 @@ class SiteTrainer:
     Args:
         site: The hospital: its data, device, threads and state directory.
         study: The study.
+        data: The fingerprint of the site's data as they are now; None: it is taken here.
 
     Raises:
         SemcError: Where the site's data or device cannot serve the study.
     """
 
-    def __init__(self, site: SiteConfig, study: StudyConfig) -> None:
+    def __init__(self, site: SiteConfig, study: StudyConfig, data: DataFingerprint | None = None) -> None:
         if study.privacy.private:
             raise ValueError("a study with patient-level privacy is trained by PrivateSiteTrainer alone")
         torch.set_num_threads(site.threads)
         self._site, self._study, self._bn = site, study, study.federation.bn
         self._device = compute_device(site.device)
+        # Before the data are read: what changes in between is found by the next one that looks.
+        self._fingerprint = SiteDataWatch(site).now() if data is None else data
         self._data = build_site_data(site.data, study.data, study.training.batch_size)
         self._images = SiteImages(study.data, site.data, study.model.weights)
         self._state = LocalState(site.state_directory, site.site, study.digest())
@@ -152,7 +157,12 @@ class SiteTrainer:
                 trained = self._begin(round_number, shared, report, begun, judged)
             metrics, result = trained
             split = split_parameters(self._network, self._bn)
-            state = SiteState(split.local, self._objective.state_dict(), self._trainer.state_dict())
+            state = SiteState(
+                split.local,
+                self._objective.state_dict(),
+                self._trainer.state_dict(),
+                self._fingerprint.sha256,
+            )
             self._state.save(round_number, state, incoming)
             record_round(self._state.folder, round_number, result.loss, result.terms)
             update = RoundUpdate(
@@ -199,16 +209,38 @@ class SiteTrainer:
     def _start_from(self, state: SiteState | None, shared: Mapping[str, Tensor]) -> None:
         """Make network, objective and optimiser what they were after `state`, with the incoming weights.
 
-        A site without a state starts from newly made ones, not from what an earlier task left in memory.
+        A site without a state starts from newly made ones, not from what an earlier task left in memory. Where the
+        data changed and that was accepted, the objective does: its queue holds row numbers and embeddings of images
+        that may be gone. Batch-norm statistics and momentum belong to the network and stay.
+
+        Raises:
+            SemcError: DATA_CHANGED where that was not accepted.
         """
-        if state is None and not self._untouched:
+        same_data = state is None or self._has_data_of(state)
+        if (state is None or not same_data) and not self._untouched:
             self._build()
         self._untouched = False
         if state is not None:
             load_local(self._network, state.network, self._bn)
-            self._objective.load_state_dict(state.objective)
+            if same_data:
+                self._objective.load_state_dict(state.objective)
             self._trainer.load_state_dict(state.optimiser)
         merge_shared(self._network, shared, self._bn)
+
+    def _has_data_of(self, state: SiteState) -> bool:
+        """Tell whether a state was left by the data the site has now, which else must have been accepted."""
+        if state.data in ("", self._fingerprint.sha256):
+            return True
+        if is_accepted(self._site, self._fingerprint):
+            log.info("the changed images were accepted: the memory of past images starts anew")
+            return False
+        earlier = SiteDataWatch(self._site).rows_of(state.data)
+        changes = "" if earlier is None else f": {self._fingerprint.changes_since(earlier)}"
+        raise SemcError(
+            ExitCode.DATA_CHANGED,
+            f"The site's images are not those of its last round{changes}.",
+            f"check them, then `semc-client accept-data --site {self._site.site}`, or restore the data",
+        )
 
     def _sent_before(self, round_number: int, incoming: str) -> RoundUpdate | None:
         """Return the reply to a message that came before, where it also left the state the site has of that round."""
@@ -235,6 +267,7 @@ class SiteTrainer:
             "software": semc.__version__,
             "round": round_number,
             "incoming_sha256": incoming,
+            "data": self._fingerprint.sha256,
             "device": self._device.type,
             "judged": judged,
         }

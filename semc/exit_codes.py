@@ -44,6 +44,8 @@ class ExitCode(IntEnum):
     """An image has a pixel mode the study does not accept."""
     MANIFEST_INVALID = 28
     """The manifest CSV is malformed."""
+    DATA_CHANGED = 29
+    """The site's data are not those of its last round of the study."""
     WEIGHTS_INVALID = 30
     """Pretrained weights are missing, of another hash or of another shape."""
     CHECKPOINT_INVALID = 31

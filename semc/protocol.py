@@ -80,6 +80,8 @@ class RefusalCode(StrEnum):
     """Model settings differ from what the site approved, or weights do not fit."""
     DATA = "E_DATA"
     """The site's data cannot serve this study."""
+    DATA_CHANGED = "E_DATA_CHANGED"
+    """The site's data are not those of its last round, and the hospital has not said that they are to be used."""
     DEVICE = "E_DEVICE"
     """Out of memory or device failure."""
     DISK = "E_DISK"

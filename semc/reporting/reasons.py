@@ -11,6 +11,7 @@ LEDGER_WENT_BACK: Final = "R_LEDGER"
 """The coordinator's code for a ledger head that was already given for another round."""
 
 _WORDS: Final[Mapping[str, str]] = {
+    RefusalCode.DATA_CHANGED: "its images are not those of its last round",
     RefusalCode.BUDGET: "its privacy budget does not allow the round",
     RefusalCode.LEDGER: "its privacy ledger cannot be trusted",
     RefusalCode.POLICY: "its policy does not allow the study",
