@@ -48,6 +48,7 @@ class Child:
             errors="replace",
         )
         self._log, self._on_line = log, on_line
+        self._asked = False
         self._reader = threading.Thread(target=self._read, name=f"{module} output", daemon=True)
         self._reader.start()
 
@@ -64,8 +65,9 @@ class Child:
         return status
 
     def ask_to_end(self) -> None:
-        """Send SIGTERM."""
-        if self._process.poll() is None:
+        """Send SIGTERM, once: for many programs a second one means to drop everything."""
+        if self._process.poll() is None and not self._asked:
+            self._asked = True
             self._process.terminate()
 
     def end(self, grace_seconds: float) -> None:

@@ -23,6 +23,7 @@ import time
 import zipfile
 from collections.abc import Callable, Sequence
 from enum import StrEnum
+from types import FrameType
 from typing import Final, NoReturn
 
 import httpx
@@ -36,6 +37,7 @@ from flwr.proto.runtime_pb2 import (
     SendTaskHeartbeatRequest,
 )
 from flwr.supercore.constant import TaskType
+from flwr.supercore.exit import add_exit_handler
 from flwr.supercore.fab import Fab
 from flwr.supercore.heartbeat import HeartbeatSender
 from flwr.supercore.inflatable.inflatable_utils import (
@@ -251,12 +253,36 @@ def run_supernode(arguments: Sequence[str], longest_poll_seconds: float) -> NoRe
     setattr(loop, "time", Waits(longest_poll_seconds))  # noqa: B010 - the module's own name for `time`
     _shorten_first_retry()
     threading.excepthook = _leave_without_heartbeats
+    _survive_further_signals()
     sys.argv = ["flower-supernode", *arguments]
     command = importlib.import_module("flwr.supernode.cli")
-    command.flower_supernode()
-    # It returns where its loop met an error, while its HTTP thread would keep a deaf process alive.
+    status = 1
+    try:
+        command.flower_supernode()
+    except SystemExit as end:
+        status = end.code if isinstance(end.code, int) else 1
+    # It returns where its loop met an error. Its HTTP thread, and threads that try again to reach a coordinator,
+    # would keep a deaf process alive; what they hold is lost with it either way.
     logging.shutdown()
-    os._exit(1)
+    os._exit(status)
+
+
+def _survive_further_signals() -> None:
+    """Let a SuperNode that was told to leave tell the coordinator so, however often it is told.
+
+    Flower's handler restores the handlers it found before it leaves. With the default ones a second signal (Ctrl-C
+    reaches every process of a terminal, and the supervisor then sends its own) would kill it before it has left, and
+    the coordinator would show the site online, and refuse it, for a minute.
+    """
+    leaving = threading.Event()
+    add_exit_handler(leaving.set, run_before_force_exit=True)
+
+    def leave(_number: int, _frame: FrameType | None) -> None:
+        if not leaving.is_set():
+            raise SystemExit(0)
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, leave)
 
 
 def _leave_without_heartbeats(failure: threading.ExceptHookArgs) -> None:

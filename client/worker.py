@@ -16,7 +16,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Final, NoReturn
 
-from client.lifeline import end_with_supervisor
+from client.lifeline import end_forks_with_this_process, end_with_supervisor
 from client.progress import Progress
 
 MODULE: Final = "client.worker"
@@ -26,6 +26,7 @@ _HARD_EXIT_SECONDS: Final = 3.0
 def main() -> None:
     """Serve one SuperNode: `python -P -m client.worker <host:port> <secret file> <longest poll>`."""
     end_with_supervisor(signal.SIGKILL)
+    end_forks_with_this_process()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # from a terminal; the supervisor ends us by SIGTERM
     signal.signal(signal.SIGTERM, _leave)
     address, secret_file, longest_poll = sys.argv[1:4]

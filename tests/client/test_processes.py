@@ -43,6 +43,16 @@ from client.lifeline import end_with_supervisor
 end_with_supervisor(signal.SIGKILL)
 time.sleep(60)
 """
+FORKING = """
+import os, sys, time
+from client.lifeline import end_forks_with_this_process
+if sys.argv[1] == "followed":
+    end_forks_with_this_process()
+child = os.fork()
+if child:
+    print(child, flush=True)
+time.sleep(60)
+"""
 
 
 def wait_for(condition: object, seconds: float = 20.0) -> None:
@@ -127,6 +137,20 @@ def test_a_child_whose_supervisor_died_first_ends_at_once() -> None:
     environment = {**os.environ, "SEMC_SUPERVISOR_PID": "1"}
     done = subprocess.run([sys.executable, "-c", CHILD], env=environment, check=False, timeout=20)
     assert done.returncode == -signal.SIGKILL
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the kernel's parent-death signal")
+@pytest.mark.parametrize("way", ["followed", "left alone"])
+def test_a_fork_dies_with_the_process_that_forked_it(way: str) -> None:
+    parent = subprocess.Popen([sys.executable, "-c", FORKING, way], stdout=subprocess.PIPE, text=True)
+    assert parent.stdout is not None
+    child = psutil.Process(int(parent.stdout.readline()))
+    parent.kill()
+    parent.wait()
+    _, alive = psutil.wait_procs([child], timeout=1.0 if way == "left alone" else 10.0)
+    assert bool(alive) == (way == "left alone"), "the control outlives it"
+    for process in alive:
+        process.kill()
 
 
 def test_a_lock_is_held_by_one(tmp_path: Path) -> None:

@@ -90,6 +90,13 @@ def test_signs_of_joining_and_of_refusal() -> None:
     assert read_sign("SSL/TLS handshake error detected.") is Sign.UNTRUSTED
     assert "Connection attempt failed, retrying" in source(http_retry)
     assert read_sign("Connection attempt failed, retrying in 2.00 seconds") is Sign.RETRYING
+    assert "Connection successful after" in source(http_retry)
+    assert read_sign("Connection successful after 8.01 seconds and 4 tries.") is Sign.ANSWERED
+    for what in ("receive", "send"):
+        assert f'"Failed to {what} message %s: %s"' in source(start_client_internal)
+        assert read_sign(f"Failed to {what} message 0ab1: [SSL] record layer failure") is Sign.MESSAGE_LOST
+    assert '"Failed to initialize the connection to the SuperLink.\\n"' in source(fleet_http_connection)
+    assert read_sign("Failed to initialize the connection to the SuperLink.") is Sign.NOT_CONNECTED
     command = importlib.import_module("flwr.supernode.cli.flower_supernode")
     assert 'RuntimeError("SuperNode Runtime HTTP API failed to start.")' in source(command)
     assert read_sign("RuntimeError: SuperNode Runtime HTTP API failed to start.") is Sign.PORT_TAKEN
@@ -109,6 +116,22 @@ def test_clock_limits_are_flowers() -> None:
 
 def test_a_supernode_ends_within_our_grace() -> None:
     assert HTTP_SERVER_SHUTDOWN_TIMEOUT < supervisor.GRACE_SECONDS
+
+
+def test_a_leaving_supernode_gets_back_the_handlers_it_found() -> None:
+    module = importlib.import_module("flwr.supercore.exit.signal_handler")
+    text = source(module.register_signal_handlers)
+    assert text.index("signal.signal(sig, default_handlers[sig])") < text.index("flwr_exit("), (
+        "why a second signal is survived by handlers of our own"
+    )
+    leaving = importlib.import_module("flwr.supercore.exit.exit").flwr_exit
+    text = source(leaving)
+    assert text.index("run_before_force_exit=True") < text.index("sys.exit(")
+
+
+def test_a_heartbeat_that_fails_in_another_way_ends_its_thread() -> None:
+    text = source(fleet_http_connection.http_request_response)
+    assert "raise RuntimeError(" in text[: text.index("heartbeat_sender = ")], "why the SuperNode then leaves"
 
 
 def test_the_command_is_a_function() -> None:
