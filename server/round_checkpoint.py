@@ -1,6 +1,6 @@
 """One checkpoint per round, saved before the next round is sent: all that a study needs to go on, and whose it is.
 
-`round-0000` is the untrained model, so that a run always has a state to go on from. The newest three are kept, and the
+`round-0000` is the untrained model, so that a run always has a state to go on from. The newest few are kept, and the
 best by validation. A damaged one is passed over for the one before it; one of another study or another network is
 refused with the difference.
 """
@@ -8,7 +8,6 @@ refused with the difference.
 from __future__ import annotations
 
 import platform
-import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import version
@@ -27,7 +26,6 @@ from semc.exit_codes import ExitCode, SemcError
 from semc.reporting.receipt import SignedReceipt
 
 CHECKPOINT_PREFIX: Final = "round-"
-KEPT: Final = 3
 _OPTIMIZER: Final = "optimizer/"
 
 
@@ -76,7 +74,7 @@ class RoundCheckpoints:
 
         Args:
             saved: The state.
-            best: The best round so far by validation, which is kept beside the newest three.
+            best: The best round so far by validation, which is kept beside the newest.
 
         Raises:
             SemcError: DISK where it cannot be written.
@@ -95,12 +93,13 @@ class RoundCheckpoints:
         self.keep(best)
 
     def keep(self, best: int | None) -> None:
-        """Remove all checkpoints but the newest three and the best.
+        """Remove all checkpoints but the newest, as many as the study says, and the best.
 
         Raises:
             SemcError: DISK where one cannot be removed.
         """
-        prune(self._folder, CHECKPOINT_PREFIX, KEPT, spare=() if best is None else (self._place(best),))
+        spare = () if best is None else (self._place(best),)
+        prune(self._folder, CHECKPOINT_PREFIX, self._study.federation.checkpoints_kept, spare)
 
     def newest(self) -> tuple[SavedRound | None, list[str]]:
         """Return the newest checkpoint that is whole, None before the first, and the names of damaged newer ones.
@@ -124,12 +123,6 @@ class RoundCheckpoints:
                 "restore one from a backup, or run the study again",
             )
         return None, damaged
-
-    def forget_after(self, number: int) -> None:
-        """Remove checkpoints of later rounds: the study goes on from an earlier one."""
-        for folder in saved_states(self._folder, CHECKPOINT_PREFIX):
-            if folder > self._place(number):
-                shutil.rmtree(folder)
 
     def _place(self, number: int) -> Path:
         return self._folder / f"{CHECKPOINT_PREFIX}{number:04d}"

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 
 from flwr.app import MessageType, RecordDict
 from flwr.serverapp import Grid
@@ -135,7 +136,8 @@ class _StudyRun:
                 self._train_round(state.round + 1)
             self._closing_evaluation()
         except SemcError as error:
-            self._finish("quorum_lost" if error.code is ExitCode.QUORUM_LOST else "failed")
+            with suppress(SemcError):  # a full disk must not hide what stopped the study
+                self._finish("quorum_lost" if error.code is ExitCode.QUORUM_LOST else "failed")
             raise
         result = self._finish("complete" if state.history.complete else "complete_on_subset")
         self._spool.clear()

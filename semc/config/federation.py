@@ -32,6 +32,9 @@ class FederationConfig(Section):
     """How often a site is sent a round's message again that was lost on the way or at the site."""
     join_timeout_seconds: float = Field(default=600.0, gt=0)
     """Longest wait for the sites to come online before the first round, seconds."""
+    checkpoints_kept: int = Field(default=3, ge=2)
+    """Newest checkpoints the coordinator keeps, beside the best by validation; a damaged one is passed over for the one
+    before it."""
     algorithm: Literal["fedavg", "fedprox", "fedavgm", "fedadam"] = "fedavg"
     """Server rule; fedprox adds the proximal term at the sites."""
     proximal_mu: float = Field(default=0.0, ge=0, le=10)
