@@ -7,8 +7,10 @@ is asked about again. The process that trains looks at it at every round, so it 
 from __future__ import annotations
 
 import json
+import logging
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -18,7 +20,9 @@ from semc.config import SiteConfig
 from semc.exit_codes import ExitCode, SemcError
 from semc.whole_file import write_whole
 
-_DIGITS_SHOWN = 12
+_DIGITS_SHOWN: Final = 12
+
+log = logging.getLogger(__name__)
 
 
 class _Accepted(BaseModel):
@@ -84,8 +88,32 @@ def accept_data(site: SiteConfig) -> Acceptance:
     return Acceptance(site.site, present, None if earlier is None else present.changes_since(earlier))
 
 
-def is_accepted(site: SiteConfig, fingerprint: DataFingerprint) -> bool:
-    """Tell whether the hospital has accepted these very data."""
+def goes_on_with(site: SiteConfig, present: DataFingerprint, earlier: str) -> bool:
+    """Tell whether the data are still those of an earlier round; where not, they must have been accepted.
+
+    Args:
+        site: The hospital.
+        present: The data now.
+        earlier: SHA-256 of the data of the round before; empty where none was noted, which asks nothing.
+
+    Raises:
+        SemcError: DATA_CHANGED where they are others and were not accepted.
+    """
+    if earlier in ("", present.sha256):
+        return True
+    if _is_accepted(site, present):
+        log.info("the changed images were accepted: the memory of past images starts anew")
+        return False
+    rows = SiteDataWatch(site).rows_of(earlier)
+    changes = "" if rows is None else f": {present.changes_since(rows)}"
+    raise SemcError(
+        ExitCode.DATA_CHANGED,
+        f"The site's images are not those of its last round{changes}.",
+        f"check them, then `semc-client accept-data --site {site.site}`, or restore the data",
+    )
+
+
+def _is_accepted(site: SiteConfig, fingerprint: DataFingerprint) -> bool:
     try:
         accepted = _Accepted.model_validate_json(_file(site).read_bytes())
     except (OSError, ValidationError):

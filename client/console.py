@@ -58,6 +58,8 @@ class Console:
                 self.say(f"round {progress.round_number}: trained, loss {progress.loss:.4f}")
             case "training":
                 self.now(f"round {progress.round_number}: training {progress.done}/{progress.total} steps")
+            case "waiting":
+                self.say(f"round {progress.round_number}: waiting for the GPU, another site trains on it")
             case "evaluating":
                 self.now(f"round {progress.round_number}: evaluating")
             case "loading":

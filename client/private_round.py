@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from client.device import compute_device
+from client.device_lock import gpu_for_a_round
 from client.local_state import LocalState, SiteState
 from client.outbox import Outbox
 from client.privacy_gate import private_limits, require_ledger
@@ -111,15 +112,9 @@ class PrivateSiteTrainer:
             kept = self._outbox.find(round_number, incoming)
             if kept is not None:
                 return kept
-            proposal = Reservation(self._study.digest(), round_number, incoming, mechanism_of(self._study))
-            reserved = self._ledger.reserve(proposal, self._limits)
-            with _telling_nothing():
-                trained = self._train(round_number, shared, report)
-                local = split_parameters(self._network, self._bn).local
-                self._state.save(round_number, SiteState(local, {}, self._trainer.state_dict()), incoming)
-                head = self._ledger.commit(reserved.seq, tensors_sha256(trained))
-                update = RoundUpdate(shared=trained, metrics={}, ledger_head=head)
-                self._outbox.keep(round_number, incoming, update)
+            # The GPU first: whoever is stopped while waiting for it has reserved nothing.
+            with gpu_for_a_round(self._site, self._device, round_number, report):
+                update = self._release(round_number, incoming, shared, report)
         report(Progress("training", round_number, self._steps, self._steps))
         return update
 
@@ -146,8 +141,8 @@ class PrivateSiteTrainer:
         with self._state.lock():
             if not self._ledger.evaluate(self._study.digest(), incoming, self._limits):
                 return {}
-            report(Progress("evaluating", round_number))
-            with _telling_nothing():
+            with gpu_for_a_round(self._site, self._device, round_number, report), _telling_nothing():
+                report(Progress("evaluating", round_number))
                 merge_shared(self._network, shared, self._bn)
                 return KeptAnswer(self._state.folder).get(incoming, self._measured)
 
@@ -162,6 +157,21 @@ class PrivateSiteTrainer:
         if self._opened is None:
             self._opened = build_private_site_data(self._site.data, self._study.data)
         return self._opened
+
+    def _release(
+        self, round_number: int, incoming: str, shared: Mapping[str, Tensor], report: Report
+    ) -> RoundUpdate:
+        """Reserve, train, commit, keep the reply."""
+        proposal = Reservation(self._study.digest(), round_number, incoming, mechanism_of(self._study))
+        reserved = self._ledger.reserve(proposal, self._limits)
+        with _telling_nothing():
+            trained = self._train(round_number, shared, report)
+            local = split_parameters(self._network, self._bn).local
+            self._state.save(round_number, SiteState(local, {}, self._trainer.state_dict()), incoming)
+            head = self._ledger.commit(reserved.seq, tensors_sha256(trained))
+            update = RoundUpdate(shared=trained, metrics={}, ledger_head=head)
+            self._outbox.keep(round_number, incoming, update)
+        return update
 
     def _train(self, round_number: int, shared: Mapping[str, Tensor], report: Report) -> dict[str, Tensor]:
         before = self._state.newest(round_number - 1)

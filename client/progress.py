@@ -8,7 +8,17 @@ from dataclasses import asdict, dataclass
 from typing import Final, Literal
 
 Phase = Literal[
-    "ready", "idle", "pulling", "working", "pushing", "lost", "loading", "evaluating", "training", "refused"
+    "ready",
+    "idle",
+    "pulling",
+    "working",
+    "pushing",
+    "lost",
+    "loading",
+    "waiting",
+    "evaluating",
+    "training",
+    "refused",
 ]
 
 _MARK: Final = "\x1e"

@@ -6,6 +6,9 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from semc.protocol import ALPHA, EXPERT_USE, TRAIN_LOSS, TRAIN_SECONDS, TRAIN_STEPS
+from semc.training import TrainResult
+
 MetricValue = int | float | list[int] | list[float]
 
 
@@ -19,3 +22,16 @@ class RoundUpdate:
     """By the names of :mod:`semc.protocol`; none with patient-level privacy."""
     ledger_head: str = ""
     """SHA-256 of the privacy ledger's last entry; empty in mode none."""
+
+
+def training_metrics(result: TrainResult) -> dict[str, MetricValue]:
+    """Return what may leave of a round's training, by the names of the protocol."""
+    metrics: dict[str, MetricValue] = {
+        TRAIN_LOSS: float(result.loss),
+        TRAIN_SECONDS: float(result.seconds),
+        TRAIN_STEPS: result.steps,
+        EXPERT_USE: [float(share) for share in result.expert_use],
+    }
+    if "alpha" in result.terms:
+        metrics[ALPHA] = float(result.terms["alpha"])
+    return metrics

@@ -8,32 +8,31 @@ objective, decoded images. So a deployed, a simulated and a replayed round give 
 from __future__ import annotations
 
 import logging
-import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
 
 import semc
-from client.accepted_data import is_accepted
+from client.accepted_data import goes_on_with
 from client.data_fingerprint import DataFingerprint, SiteDataWatch
 from client.device import compute_device
+from client.device_lock import gpu_for_a_round
 from client.local_state import LocalState, SiteState
 from client.outbox import Outbox
 from client.partial_round import PartialRound
 from client.progress import Progress, Report, silent
 from client.refusal import local_line
 from client.round_log import record_round
-from client.round_update import MetricValue, RoundUpdate
+from client.round_update import MetricValue, RoundUpdate, training_metrics
+from client.site_judge import SiteJudge
 from client.tensor_hash import tensors_sha256
 from semc.config import SiteConfig, StudyConfig
 from semc.datasets import (
     Batch,
-    ManifestRow,
     SiteImages,
     adaptation_batches,
     build_site_data,
-    evaluation_batches,
     steps_per_epoch,
     training_batches,
 )
@@ -47,23 +46,9 @@ from semc.parameter_exchange import (
     shared_shapes,
     split_parameters,
 )
-from semc.protocol import (
-    ALPHA,
-    EXPERT_USE,
-    NUM_EXAMPLES,
-    TEST_CONFUSION,
-    TRAIN_LOSS,
-    TRAIN_SECONDS,
-    TRAIN_STEPS,
-    VALIDATION_CONFUSION,
-)
+from semc.protocol import NUM_EXAMPLES
 from semc.seed import derive_seed, seed_everything
-from semc.training import RoundPoint, Trainer, TrainResult, evaluate, reestimate_statistics
-
-_FORWARD_BATCH = 32
-"""Images per step where nothing is trained; a study's small batches would only make it slower."""
-_STATISTICS_IMAGES = 128
-"""Images behind re-estimated statistics, augmented anew where a site has fewer; see DECISIONS.md."""
+from semc.training import RoundPoint, Trainer, TrainResult
 
 _Trained = tuple[dict[str, MetricValue], TrainResult]
 """Counts of the incoming weights, and what training was like."""
@@ -93,6 +78,7 @@ class SiteTrainer:
         self._fingerprint = SiteDataWatch(site).now() if data is None else data
         self._data = build_site_data(site.data, study.data, study.training.batch_size)
         self._images = SiteImages(study.data, site.data, study.model.weights)
+        self._judge = SiteJudge(site, study, self._data, self._images, self._device)
         self._state = LocalState(site.state_directory, site.site, study.digest())
         self._outbox = Outbox(self._state.folder, private=False)
         self._build()
@@ -150,27 +136,28 @@ class SiteTrainer:
             if sent is not None:
                 log.info("round %d was finished before: its reply is sent again", round_number)
                 return sent
-            judged = judge_incoming and self._is_evaluated(round_number - 1)
-            begun = self._partial(round_number, incoming, judged)
-            trained = self._go_on(round_number, shared, report, begun)
-            if trained is None:
-                trained = self._begin(round_number, shared, report, begun, judged)
-            metrics, result = trained
-            split = split_parameters(self._network, self._bn)
-            state = SiteState(
-                split.local,
-                self._objective.state_dict(),
-                self._trainer.state_dict(),
-                self._fingerprint.sha256,
-            )
-            self._state.save(round_number, state, incoming)
-            record_round(self._state.folder, round_number, result.loss, result.terms)
-            update = RoundUpdate(
-                shared=split.shared,
-                metrics={NUM_EXAMPLES: len(self._data.train), **metrics, **_training_metrics(result)},
-            )
-            self._keep(round_number, incoming, update)
-            begun.remove()  # last: a crash before it costs the steps since the last point, not the round
+            with gpu_for_a_round(self._site, self._device, round_number, report):
+                judged = judge_incoming and self._is_evaluated(round_number - 1)
+                begun = self._partial(round_number, incoming, judged)
+                trained = self._go_on(round_number, shared, report, begun)
+                if trained is None:
+                    trained = self._begin(round_number, shared, report, begun, judged)
+                metrics, result = trained
+                split = split_parameters(self._network, self._bn)
+                state = SiteState(
+                    split.local,
+                    self._objective.state_dict(),
+                    self._trainer.state_dict(),
+                    self._fingerprint.sha256,
+                )
+                self._state.save(round_number, state, incoming)
+                record_round(self._state.folder, round_number, result.loss, result.terms)
+                update = RoundUpdate(
+                    shared=split.shared,
+                    metrics={NUM_EXAMPLES: len(self._data.train), **metrics, **training_metrics(result)},
+                )
+                self._keep(round_number, incoming, update)
+                begun.remove()  # last: a crash before it costs the steps since the last point, not the round
         report(Progress("training", round_number, result.steps, result.steps, loss=result.loss))
         return update
 
@@ -187,9 +174,10 @@ class SiteTrainer:
         Returns:
             Confusion counts on validation and test images; the site's state is not changed.
         """
-        with self._state.lock():
+        with self._state.lock(), gpu_for_a_round(self._site, self._device, round_number, report):
             self._start_from(self._state.newest(round_number), shared)
-            return {NUM_EXAMPLES: len(self._data.train), **self._counts(round_number, report)}
+            report(Progress("evaluating", round_number))
+            return {NUM_EXAMPLES: len(self._data.train), **self._judge.counts(self._network)}
 
     def model_in_use(self, shared: Mapping[str, Tensor], round_number: int) -> nn.Module:
         """Return the network as this site would use given weights: with its own statistics, ready to answer.
@@ -203,7 +191,7 @@ class SiteTrainer:
         """
         with self._state.lock():
             self._start_from(self._state.newest(round_number), shared)
-            self._measure_statistics()
+            self._judge.measure_statistics(self._network)
         return self._network
 
     def _start_from(self, state: SiteState | None, shared: Mapping[str, Tensor]) -> None:
@@ -216,7 +204,7 @@ class SiteTrainer:
         Raises:
             SemcError: DATA_CHANGED where that was not accepted.
         """
-        same_data = state is None or self._has_data_of(state)
+        same_data = state is None or goes_on_with(self._site, self._fingerprint, state.data)
         if (state is None or not same_data) and not self._untouched:
             self._build()
         self._untouched = False
@@ -226,21 +214,6 @@ class SiteTrainer:
                 self._objective.load_state_dict(state.objective)
             self._trainer.load_state_dict(state.optimiser)
         merge_shared(self._network, shared, self._bn)
-
-    def _has_data_of(self, state: SiteState) -> bool:
-        """Tell whether a state was left by the data the site has now, which else must have been accepted."""
-        if state.data in ("", self._fingerprint.sha256):
-            return True
-        if is_accepted(self._site, self._fingerprint):
-            log.info("the changed images were accepted: the memory of past images starts anew")
-            return False
-        earlier = SiteDataWatch(self._site).rows_of(state.data)
-        changes = "" if earlier is None else f": {self._fingerprint.changes_since(earlier)}"
-        raise SemcError(
-            ExitCode.DATA_CHANGED,
-            f"The site's images are not those of its last round{changes}.",
-            f"check them, then `semc-client accept-data --site {self._site.site}`, or restore the data",
-        )
 
     def _sent_before(self, round_number: int, incoming: str) -> RoundUpdate | None:
         """Return the reply to a message that came before, where it also left the state the site has of that round."""
@@ -301,7 +274,10 @@ class SiteTrainer:
         """Judge the incoming weights and train the whole round."""
         self._start_from(self._state.newest(round_number - 1), shared)
         self._objective.new_global_weights(self._network, self._images_of)
-        metrics = self._counts(round_number, report) if judged else {}
+        metrics: dict[str, MetricValue] = {}
+        if judged:
+            report(Progress("evaluating", round_number))
+            metrics = self._judge.counts(self._network)
         return metrics, self._train(round_number, report, begun, metrics)
 
     def _train(
@@ -350,38 +326,6 @@ class SiteTrainer:
         """Tell whether the weights a round ended with are judged when they come in for the next one."""
         return finished_round > 0 and finished_round % self._study.federation.evaluate_every == 0
 
-    def _counts(self, round_number: int, report: Report) -> dict[str, MetricValue]:
-        """Count the present weights' answers on the validation and the test images."""
-        report(Progress("evaluating", round_number))
-        self._measure_statistics()
-        return {
-            VALIDATION_CONFUSION: self._confusion(self._data.validation),
-            TEST_CONFUSION: self._confusion(self._data.test),
-        }
-
-    def _measure_statistics(self) -> None:
-        """Give the incoming weights batch-norm statistics of training images, the same ones every round.
-
-        Nothing is measured where statistics are averaged, or the study judges with those training left.
-        """
-        federation = self._study.federation
-        if federation.bn == "average" or federation.bn_statistics != "reestimated":
-            return
-        batches = training_batches(
-            self._data.train,
-            self._images,
-            batch_size=_FORWARD_BATCH,
-            num_steps=math.ceil(_STATISTICS_IMAGES / _FORWARD_BATCH),
-            seed=derive_seed(self._study.seed, self._site.site, "statistics"),
-            workers=self._site.loader_workers,
-        )
-        reestimate_statistics(self._network, batches, self._device)
-
-    def _confusion(self, rows: tuple[ManifestRow, ...]) -> list[int]:
-        batches = evaluation_batches(rows, self._images)
-        found = evaluate(self._network, batches, len(self._study.data.classes), self._device)
-        return found.confusion.to_list()
-
 
 def _counted(
     batches: Iterable[Batch], round_number: int, first: int, total: int, report: Report
@@ -390,15 +334,3 @@ def _counted(
     for done, batch in enumerate(batches, start=first):
         report(Progress("training", round_number, done, total))
         yield batch
-
-
-def _training_metrics(result: TrainResult) -> dict[str, MetricValue]:
-    metrics: dict[str, MetricValue] = {
-        TRAIN_LOSS: float(result.loss),
-        TRAIN_SECONDS: float(result.seconds),
-        TRAIN_STEPS: result.steps,
-        EXPERT_USE: [float(share) for share in result.expert_use],
-    }
-    if "alpha" in result.terms:
-        metrics[ALPHA] = float(result.terms["alpha"])
-    return metrics

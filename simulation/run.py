@@ -132,7 +132,13 @@ def prepare(study: StudyConfig, sites: Path, folder: Path) -> SimulatedRun:
         num_patients = _train_patients(site, study)
         target = run.site_file(name)
         target.parent.mkdir(parents=True, exist_ok=True)
-        own = site.model_copy(update={"state_directory": target.parent / "state", "coordinator": None})
+        own = site.model_copy(
+            update={
+                "state_directory": target.parent / "state",
+                "coordinator": None,
+                "exclusive_device": False,  # Ray shares a GPU among sites by the fractions it was given
+            }
+        )
         if study.privacy.private:
             own = with_policy(own, study, num_patients, target.parent)
         target.write_text(yaml.safe_dump(own.model_dump(mode="json"), sort_keys=False), encoding="utf-8")

@@ -90,6 +90,8 @@ class SiteConfig(Section):
     the folder the environment variable SEMC_WEIGHTS_DIRECTORY names, if any."""
     device: str = Field(default="auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$")
     """auto = the first GPU, else CPU."""
+    exclusive_device: bool = True
+    """Train on a GPU only while no other site of this machine does; simulated sites share theirs on purpose."""
     threads: int = Field(default=1, ge=1, le=256)
     """CPU threads of the training process; cores divided by sites on a shared machine."""
     loader_workers: int = Field(default=0, ge=0, le=64)
