@@ -282,3 +282,29 @@ def test_a_point_of_another_network_is_refused_and_changes_nothing():
             )
         assert caught.value.code is ExitCode.CHECKPOINT_INVALID
         assert same(weights_of(network), weights_of(TinyNetwork()))
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_a_round_goes_on_from_a_point_on_a_gpu():
+    """A GPU adds in any order, so this is not bit-equal; its own generator is part of the point all the same."""
+    study, device = tiny_study(objective__name="semc", training__learning_rate=0.01), torch.device("cuda")
+    batches, points = list(tiny_batches(4)), []
+
+    def trained(**begin: Any) -> dict[str, Tensor]:
+        network = build_model(study)
+        seed_everything(0)
+        trainer = Trainer(study, network, objective_of(study), device)
+        trainer.train(
+            batches[begin["point"].steps :] if begin else batches,
+            global_step=0,
+            total_steps=8,
+            after_step=lambda take: points.append(take()),
+            **begin,
+        )
+        return {name: tensor.cpu() for name, tensor in weights_of(network).items()}
+
+    whole = trained()
+    assert "random/cuda" in points[1].tensors
+    assert all(tensor.device.type == "cpu" for tensor in points[1].tensors.values())
+    torch.testing.assert_close(trained(point=points[1]), whole, rtol=1e-2, atol=1e-3)
