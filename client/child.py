@@ -61,7 +61,7 @@ class Child:
         """Return the exit status once the process has ended and all it printed has been read."""
         status = self._process.poll()
         if status is not None:
-            self._reader.join(timeout=2)
+            self._reader.join(timeout=1)
         return status
 
     def ask_to_end(self) -> None:
@@ -78,7 +78,7 @@ class Child:
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
-        self._reader.join(timeout=2)
+        self._reader.join(timeout=1)
 
     def _read(self) -> None:
         assert self._process.stdout is not None

@@ -32,7 +32,7 @@ from semc.exit_codes import ExitCode, SemcError
 KNOWN_ONLINE_SECONDS: Final = 90.0
 """How long a key accepted before is offered again: after a crash the coordinator shows a site online for up
 to a minute, and refuses a second one."""
-GRACE_SECONDS: Final = 7.0
+GRACE_SECONDS: Final = 6.0
 """How long a child may take to end; then it is killed."""
 
 _TICK_SECONDS: Final = 0.1
