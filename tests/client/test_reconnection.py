@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from client import backoff
 from client.backoff import LONGEST_WAIT_SECONDS, Backoff
 from client.console import Console
 from client.known_key import KnownKey
@@ -48,6 +49,12 @@ class Attempt:
 
 
 @pytest.fixture
+def short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Begin with a tenth of a second, so that a test sees several tries."""
+    monkeypatch.setattr(backoff, "_FIRST_WAIT_SECONDS", 0.1)
+
+
+@pytest.fixture
 def authority(tmp_path: Path) -> Authority:
     return Authority(tmp_path, "ca")
 
@@ -71,6 +78,7 @@ def test_waits_double_up_to_half_a_minute_and_no_two_sites_wait_alike() -> None:
         assert many[1].next_wait() <= LONGEST_WAIT_SECONDS
 
 
+@pytest.mark.usefixtures("short_waits")
 def test_a_coordinator_that_never_took_this_site_is_waited_for_as_long_as_was_said(
     authority: Authority, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -84,12 +92,13 @@ def test_a_coordinator_that_never_took_this_site_is_waited_for_as_long_as_was_sa
     assert "trying for 1 s" in said[0]
 
 
+@pytest.mark.usefixtures("short_waits")
 def test_a_coordinator_that_took_this_site_before_is_waited_for_without_limit(
     authority: Authority, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     port = free_port()
     attempt = Attempt(tmp_path, f"127.0.0.1:{port}", authority.file, known=True, seconds=0.0)
-    assert not attempt.is_over(1.5), "though no time was given"
+    assert not attempt.is_over(0.7), "though no time was given"
     said = capsys.readouterr().err.splitlines()
     assert len(said) == 1
     assert "for as long as it takes" in said[0]
@@ -98,6 +107,7 @@ def test_a_coordinator_that_took_this_site_before_is_waited_for_without_limit(
     assert attempt.error is None
 
 
+@pytest.mark.usefixtures("short_waits")
 @pytest.mark.parametrize("ahead", [20.0, -400.0])
 def test_a_clock_that_is_off_ends_the_first_join_and_is_waited_for_later(
     authority: Authority, tmp_path: Path, ahead: float, capsys: pytest.CaptureFixture[str]
@@ -109,7 +119,7 @@ def test_a_clock_that_is_off_ends_the_first_join_and_is_waited_for_later(
         assert first.error is not None
         assert first.error.code is ExitCode.CLOCK_SKEW
         later = Attempt(tmp_path / "later", address, authority.file, known=True)
-        assert not later.is_over(1.0)
+        assert not later.is_over(0.7)
         offset[0] = 0.0
         assert later.is_over(10), "it goes on once the clock is right"
         assert later.error is None
@@ -118,6 +128,7 @@ def test_a_clock_that_is_off_ends_the_first_join_and_is_waited_for_later(
     assert "synchronise" in line
 
 
+@pytest.mark.usefixtures("short_waits")
 def test_an_expired_certificate_is_waited_for_once_the_site_was_accepted(
     authority: Authority, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -128,7 +139,7 @@ def test_an_expired_certificate_is_waited_for_once_the_site_was_accepted(
         assert first.error is not None
         assert first.error.code is ExitCode.TLS_UNTRUSTED
         later = Attempt(tmp_path / "later", address, authority.file, known=True)
-        assert not later.is_over(1.0)
+        assert not later.is_over(0.7)
         assert "expired" in capsys.readouterr().err
     with https_server(authority.server_context(days=30), port=port):
         assert later.is_over(15)
@@ -148,6 +159,7 @@ def test_a_coordinator_that_accepts_and_says_nothing_delays_no_end(
         assert time.monotonic() - asked < 2, "less than the connection's own patience of 5 s"
 
 
+@pytest.mark.usefixtures("short_waits")
 @pytest.mark.parametrize("jump", [3600.0, -3600.0])
 def test_the_time_of_day_changes_no_wait(
     authority: Authority, tmp_path: Path, jump: float, monkeypatch: pytest.MonkeyPatch

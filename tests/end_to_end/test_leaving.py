@@ -18,6 +18,8 @@ from tests.end_to_end.live_site import Site, enrol, live_site
 from tests.end_to_end.test_coordinator_up import BIN, Coordinator, start, study_file, wait_for
 from tests.faults.bad_link import BadLink
 
+pytestmark = pytest.mark.slow
+
 THIN_BITS_PER_SECOND = 2_000_000
 """The tiny network's weights (3.7 MB) take 15 s at this rate."""
 
@@ -112,7 +114,6 @@ def deactivations(coordinator: Coordinator) -> int:
 WAYS = [told, told_again_and_again, killed]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("stage", Stage)
 @pytest.mark.parametrize("way", WAYS)
 def test_a_site_leaves_in_order_from_any_stage(
@@ -132,7 +133,6 @@ def test_a_site_leaves_in_order_from_any_stage(
         assert deactivations(coordinator) == before + 1, "the coordinator takes it back at once"
 
 
-@pytest.mark.slow
 def test_a_worker_that_cannot_listen_is_killed_within_the_grace(
     coordinator: Coordinator, hospitals: Path, tmp_path: Path
 ) -> None:
@@ -150,7 +150,6 @@ def test_a_worker_that_cannot_listen_is_killed_within_the_grace(
         assert not alive
 
 
-@pytest.mark.slow
 def test_a_coordinator_that_is_away_delays_no_end(
     coordinator: Coordinator, hospitals: Path, tmp_path: Path
 ) -> None:

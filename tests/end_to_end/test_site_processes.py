@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,15 +13,15 @@ import pytest
 
 from semc.exit_codes import ExitCode
 from tests.end_to_end.live_site import Site, live_site
-from tests.end_to_end.test_coordinator_up import Coordinator, run, start, wait_for
+from tests.end_to_end.outage import start_again, stop
+from tests.end_to_end.test_coordinator_up import BIN, Coordinator, run, start, study_file, wait_for
 
 
 @pytest.fixture(scope="module")
 def coordinator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Coordinator]:
     running = start(tmp_path_factory.mktemp("coordinator") / "home")
     yield running
-    running.process.send_signal(signal.SIGTERM)
-    running.process.wait(30)
+    stop(running)
 
 
 @pytest.fixture(scope="module")
@@ -65,6 +66,48 @@ def test_a_killed_worker_is_replaced_and_its_supernode_stays(site: Site) -> None
     wait_for(lambda: (new := site.child("client.worker")) is not None and new.pid != worker.pid)
     assert supernode.is_running()
     assert site.said("the training process ended (status -9)") == 1
+
+
+def test_a_worker_killed_in_mid_training_takes_its_supernode_with_it(
+    coordinator: Coordinator, site: Site, tmp_path: Path
+) -> None:
+    """The coordinator sees the site leave and join again, and knows that the message in hand is lost."""
+    study = study_file(tmp_path, sites=["north"], quorum=1, rounds=1)
+    study.write_text(study.read_text().replace("local_steps: 2", "local_steps: 100000"))
+    command = [str(BIN / "semc-server"), "run", str(study), "--home", str(coordinator.home.root)]
+    follower = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        wait_for(lambda: site.logged("supernode", "Received successfully") == 2)  # the query, then the round
+        worker, supernode = site.child("client.worker"), site.child("client.supernode")
+        assert worker is not None
+        assert supernode is not None
+        joined = site.said("joined the coordinator")
+        killed = time.monotonic()
+        worker.kill()
+        wait_for(lambda: site.said("joined the coordinator") > joined)
+        print(f"worker killed: joined again after {time.monotonic() - killed:.1f} s")
+        assert not supernode.is_running()
+        assert site.said("still shows this site online") == 0, "the SuperNode left in order"
+    finally:
+        follower.terminate()
+        follower.wait(20)
+
+
+def test_a_coordinator_that_was_away_is_met_again(coordinator: Coordinator, site: Site) -> None:
+    supernode = site.child("client.supernode")
+    assert supernode is not None
+    answered = site.logged("supernode", "Connection successful after")
+    joined = site.said("joined the coordinator")
+    stop(coordinator)
+    start_again(coordinator)
+    wait_for(
+        lambda: (
+            site.logged("supernode", "Connection successful after") > answered
+            or site.said("joined the coordinator") > joined
+        )
+    )
+    assert site.process is not None
+    assert site.process.poll() is None
 
 
 @pytest.mark.slow
