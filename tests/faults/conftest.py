@@ -17,9 +17,11 @@ from tests.faults.fault_row import FaultRow
 from tests.faults.federation import Federation, running_federation
 
 _ROW = "fault-row"
+_SCHEDULE = "fault-schedule"
 _FOLDER = "FAULTS"
 
 _rows: list[dict[str, Any]] = []
+_schedules: list[dict[str, Any]] = []
 _failed: list[str] = []
 
 Record = Callable[[FaultRow], None]
@@ -50,18 +52,26 @@ def record(request: pytest.FixtureRequest) -> Record:
     return lambda row: request.node.user_properties.append((_ROW, row.plain()))
 
 
+@pytest.fixture
+def record_schedule(request: pytest.FixtureRequest) -> Callable[[dict[str, Any]], None]:
+    """Return what a random schedule's outcome is handed to."""
+    return lambda outcome: request.node.user_properties.append((_SCHEDULE, outcome))
+
+
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:
     """Keep the rows of tests that passed and the names of the others."""
     if report.failed:
         _failed.append(report.nodeid)
-    elif report.when == "call" and report.passed:
+    if report.when == "call":
+        _schedules.extend(value for name, value in report.user_properties if name == _SCHEDULE)
+    if report.when == "call" and report.passed:
         _rows.extend(value for name, value in report.user_properties if name == _ROW)
 
 
 def pytest_terminal_summary() -> None:
     """Print and write the report."""
     folder = os.environ.get(_FOLDER)
-    if folder is None or not _rows:
+    if folder is None or not (_rows or _schedules or _failed):
         return
-    print_report(_rows)
-    write_report(Path(folder), _rows, _failed)
+    print_report(_rows, _schedules)
+    write_report(Path(folder), _rows, _schedules, _failed)

@@ -21,8 +21,19 @@ def cells_of(row: Mapping[str, Any]) -> tuple[str, ...]:
     return (row["fault"], row["cell"], row["ended"], *times, figures or "–")
 
 
-def print_report(rows: Sequence[Mapping[str, Any]]) -> None:
-    """Print the table."""
+def summary_of(schedules: Sequence[Mapping[str, Any]]) -> str:
+    """Return one line about all random schedules."""
+    failed = [str(item["seed"]) for item in schedules if item["problem"]]
+    strikes, hits = (sum(item[name] for item in schedules) for name in ("strikes", "hits"))
+    return (
+        f"{len(schedules)} random schedules, {strikes} kills of which {hits} during a study: "
+        f"{len(schedules) - len(failed)} whole and bit-equal, {len(failed)} not"
+        + (f" (seeds {', '.join(failed)})" if failed else "")
+    )
+
+
+def print_report(rows: Sequence[Mapping[str, Any]], schedules: Sequence[Mapping[str, Any]]) -> None:
+    """Print the table, and one line about the random schedules."""
     table = Table(title="Faults", title_justify="left")
     for heading in _HEADINGS:
         table.add_column(heading, justify="right" if heading in ("recovered after", "delay") else "left")
@@ -32,14 +43,22 @@ def print_report(rows: Sequence[Mapping[str, Any]]) -> None:
     if not console.is_terminal:
         console.width = _WIDTH
     console.print(table)
+    if schedules:
+        console.print(summary_of(schedules))
 
 
-def write_report(folder: Path, rows: Sequence[Mapping[str, Any]], failed: Sequence[str]) -> None:
-    """Write faults.json and faults.md into a folder that is made if missing.
+def write_report(
+    folder: Path,
+    rows: Sequence[Mapping[str, Any]],
+    schedules: Sequence[Mapping[str, Any]],
+    failed: Sequence[str],
+) -> None:
+    """Write faults.json, faults.md and schedules.json into a folder that is made if missing.
 
     Args:
         folder: The folder.
         rows: Each a :meth:`tests.faults.fault_row.FaultRow.plain`.
+        schedules: What became of each seed.
         failed: Tests whose fault was not survived.
     """
     folder.mkdir(parents=True, exist_ok=True)
@@ -47,8 +66,12 @@ def write_report(folder: Path, rows: Sequence[Mapping[str, Any]], failed: Sequen
     (folder / "faults.json").write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
     lines = [_HEADINGS, ["---"] * len(_HEADINGS), *(cells_of(row) for row in rows)]
     text = ["# Faults", "", *("| " + " | ".join(line) + " |" for line in lines), ""]
+    text += [summary_of(schedules) + ".", ""] if schedules else []
     text += [f"Failed: {', '.join(sorted(failed))}." if failed else "Every fault was survived.", ""]
     (folder / "faults.md").write_text("\n".join(text), encoding="utf-8")
+    if schedules:
+        told = {"summary": summary_of(schedules), "schedules": list(schedules)}
+        (folder / "schedules.json").write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
 
 
 def _seconds(value: float | None) -> str:

@@ -39,7 +39,7 @@ class Stage(StrEnum):
 
 
 COORDINATORS_STAGES = (Stage.SPOOL, Stage.AGGREGATE, Stage.CHECKPOINT)
-_STEP_IN_MID_ROUND = 8
+_STEP_IN_MID_ROUND = 5
 
 
 def stop_at(stage: Stage, target: Target, site: str, *, private: bool = False) -> Stop:

@@ -94,6 +94,10 @@ class StudyRun:
         assert self.folder.root.is_dir()
         return code
 
+    def has_ended(self) -> bool:
+        """Whether the follower has told the end."""
+        return self._follower.poll() is not None
+
     def said(self) -> str:
         """Return the end of what the followers printed."""
         return self._log.read_text(encoding="utf-8", errors="replace")[-600:]
@@ -103,33 +107,42 @@ class StudyRun:
         return self.folder.result()
 
     def assert_whole(self, reference: StudyRun | None = None) -> None:
-        """Check that nothing was lost: complete, every site in every round, the bits of the reference.
+        """Check that nothing was lost or counted twice: complete, every site once in every round, the reference's bits.
 
         Raises:
             AssertionError: It was not so.
         """
         code = self.wait(1)
         assert code == os.EX_OK, f"exit code {code}: {self.said()}"
-        result = self.result()
-        everyone = dict.fromkeys(sorted(self.study.federation.sites), "in")
+        result, federation = self.result(), self.study.federation
+        everyone = dict.fromkeys(sorted(federation.sites), "in")
+        rounds = list(range(1, federation.rounds + 1))
         assert result.outcome == "complete"
-        assert [item.round for item in result.rounds] == list(range(1, self.study.federation.rounds + 1))
-        assert [item.receipts for item in result.rounds] == [everyone] * len(result.rounds)
+        assert [item.round for item in result.rounds] == rounds
+        assert [item.receipts for item in result.rounds] == [everyone] * len(rounds)
+        assert [receipt.round for receipt in result.signed_receipts] == [*rounds, federation.rounds + 1]
+        assert all(sorted(receipt.sites) == sorted(everyone) for receipt in result.signed_receipts)
+        assert all(receipt.complete for receipt in result.signed_receipts)
         if reference is not None:
             expected = reference.result()
             assert result.final_weights_sha256 == expected.final_weights_sha256
-            assert [item.train_loss for item in result.rounds] == [
-                item.train_loss for item in expected.rounds
-            ]
-            assert [item.validation for item in result.rounds] == [
-                item.validation for item in expected.rounds
-            ]
-            assert [site.test_confusion for site in result.sites] == [
-                site.test_confusion for site in expected.sites
-            ]
+            assert _what_was_computed(result) == _what_was_computed(expected)
 
     def first_progress_after(self, moment: float) -> float | None:
         """Return when (Unix time) a site's reply or a finished round next came; None where none did."""
         steps = ("joined", "reply", "aggregated", "evaluated", "finished")
         times = [event["time"] for event in self.events() if event["event"] in steps]
         return next((at for at in sorted(times) if at > moment), None)
+
+
+def _what_was_computed(result: StudyResult) -> list[object]:
+    """Return every number of a result that must not depend on what went wrong on the way."""
+    return [
+        [(item.train_loss, item.validation, item.test) for item in result.rounds],
+        [(site.site, site.test_confusion) for site in result.sites],
+        [
+            (receipt.incoming_sha256, receipt.outgoing_sha256, site, part.payload_sha256, part.weight)
+            for receipt in result.signed_receipts
+            for site, part in sorted(receipt.sites.items())
+        ],
+    ]
