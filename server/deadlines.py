@@ -18,8 +18,9 @@ _LATEST: Final = 5
 def site_deadlines(federation: FederationConfig, receipts: Sequence[SignedReceipt]) -> dict[str, float]:
     """Return each named site's deadline for the next round, seconds from its beginning.
 
-    A site without an answer so far gets `deadline_seconds`, the others `deadline_factor` times the slowest of their
-    last five answers, at least `deadline_floor_seconds` and at most `deadline_seconds`.
+    A site without an answer so far, or that was late the last time, gets `deadline_seconds`; the others
+    `deadline_factor` times the slowest of their last five answers, at least `deadline_floor_seconds` and at most
+    `deadline_seconds`. Answers whose time nobody measured whole (the round loop was started anew) teach nothing.
 
     Args:
         federation: The limits.
@@ -29,13 +30,9 @@ def site_deadlines(federation: FederationConfig, receipts: Sequence[SignedReceip
     floor = min(federation.deadline_floor_seconds, longest)
     deadlines: dict[str, float] = {}
     for site in federation.sites:
-        seconds = [
-            entry.seconds
-            for receipt in receipts
-            if (entry := receipt.sites.get(site)) is not None
-            and entry.state == "in"
-            and entry.seconds is not None
-        ][-_LATEST:]
-        learnt = federation.deadline_factor * max(seconds) if seconds else longest
+        entries = [receipt.sites[site] for receipt in receipts if site in receipt.sites]
+        seconds = [entry.seconds for entry in entries if entry.state == "in" and entry.seconds is not None]
+        late = bool(entries) and entries[-1].state == "late"
+        learnt = federation.deadline_factor * max(seconds[-_LATEST:]) if seconds and not late else longest
         deadlines[site] = min(max(learnt, floor), longest)
     return deadlines

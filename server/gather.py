@@ -27,6 +27,7 @@ class Gathering:
         weights: Weight of each site in the mean; empty in an evaluation.
         spool: Begun with the round's question.
         events: Told of every site.
+        timed: Whether the round begins now; else times say nothing about a site.
     """
 
     def __init__(
@@ -37,7 +38,10 @@ class Gathering:
         weights: Mapping[str, float],
         spool: Spool,
         events: EventLog,
+        *,
+        timed: bool,
     ) -> None:
+        self._timed = timed
         self._round, self._check, self._expected = round_number, check, expected
         self._weights, self._spool, self._events = weights, spool, events
         self._receipts: dict[str, Receipt] = {}
@@ -65,11 +69,11 @@ class Gathering:
 
     def _take(self, arrival: Arrival) -> None:
         checked = self._check(arrival.reply, arrival.question, self._expected)
+        seconds = arrival.seconds if self._timed else None
         if isinstance(checked, Refusal):
-            answered = replace(checked.receipt, seconds=arrival.seconds, attempts=arrival.attempts)
-            self._enter(checked.site, answered)
+            self._enter(checked.site, replace(checked.receipt, seconds=seconds, attempts=arrival.attempts))
         else:
-            self._enter_kept(self._spool.keep(checked, arrival.seconds, arrival.attempts))
+            self._enter_kept(self._spool.keep(checked, seconds, arrival.attempts))
 
     def _enter_kept(self, kept: SpooledReply) -> None:
         receipt = Receipt(

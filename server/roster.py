@@ -72,6 +72,15 @@ class Roster:
         node_id = self._joined.get(site)
         return node_id is not None and self._node_is_online(node_id)
 
+    def is_there(self, site: str) -> bool:
+        """Whether a site is online, also where it has not joined: it may be busy with an earlier message."""
+        asked = any(
+            known.question.site == site and self._node_is_online(node_id)
+            for node_id, known in self._asked.items()
+            if node_id in self._waiting
+        )
+        return asked or self.is_online(site)
+
     def activation(self, site: str) -> str:
         """Return when the node of a site that joined was last started, as its SuperLink tells it."""
         return self._activations.get(self._joined.get(site, 0), "")

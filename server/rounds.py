@@ -121,6 +121,8 @@ class _StudyRun:
             model.update_shapes, study.federation.wire_dtype, len(study.data.classes), self._private
         )
         self._spool = Spool(folder.spool)
+        self._gone_on_with: int | None = None
+        """The round that an earlier process had begun."""
         self._guarantee = guarantee_of(study, model)
         self._roster = Roster(grid, study, registry, model.schema, events, pace)
 
@@ -128,9 +130,11 @@ class _StudyRun:
         """Join, train every round that is left, evaluate the last model, write the result."""
         federation, state = self._federation, self._state
         try:
-            resumed = state.resume(self._events)
-            self._roster.join()
-            if not resumed:
+            if state.resume(self._events):
+                # Nobody is waited for here: a site may be in the middle of the round's message for an hour yet.
+                self._gone_on_with = state.round + 1
+            else:
+                self._roster.join()
                 state.save()
             while state.round < federation.rounds:
                 self._train_round(state.round + 1)
@@ -185,7 +189,8 @@ class _StudyRun:
         number = question.round_number
         for site in self._spool.begin(question):
             self._events.write(Event.REPLY_DAMAGED, round=number, site=site)
-        gathering = Gathering(number, check, self._expected, weights, self._spool, self._events)
+        timed = number != self._gone_on_with
+        gathering = Gathering(number, check, self._expected, weights, self._spool, self._events, timed=timed)
         deadlines = site_deadlines(self._federation, self._state.history.receipts)
         record = weights_record(self._state.payload)
         self._roster.ask_again()
@@ -204,6 +209,7 @@ class _StudyRun:
                 site: seconds for site, seconds in deadlines.items() if site not in self._spool.replies
             },
             retries=self._federation.retries,
+            count_restarts=self._private,  # there every attempt may cost budget
             repeat=lambda receipt: worth_repeating(receipt, private=self._private),
             enough=lambda: gathering.receipt().num_in >= self._federation.effective_quorum,
             pace=self._pace,

@@ -55,8 +55,8 @@ class SpooledReply(BaseModel):
     ledger_head: str | None
     payload_sha256: str
     """SHA-256 of the tensors' file; empty in an evaluation."""
-    seconds: float = Field(ge=0)
-    """From the beginning of the round to this answer."""
+    seconds: float | None = Field(ge=0)
+    """From the beginning of the round to this answer; None where the round had begun in an earlier process."""
     attempts: int = Field(ge=1)
     """How often the site had been sent the message."""
 
@@ -114,12 +114,12 @@ class Spool:
             raise _disk_error(error) from error
         return damaged
 
-    def keep(self, reply: CheckedReply, seconds: float, attempts: int) -> SpooledReply:
+    def keep(self, reply: CheckedReply, seconds: float | None, attempts: int) -> SpooledReply:
         """Write one validated answer; it counts once this returns.
 
         Args:
             reply: At most one of a site.
-            seconds: From the beginning of the round to the answer.
+            seconds: From the beginning of the round to the answer, None where that was not seen.
             attempts: How often the site had been sent the message.
 
         Raises:

@@ -52,9 +52,24 @@ def test_each_site_has_its_own_with_floor_and_ceiling() -> None:
 
 
 def test_the_slowest_of_the_last_five_counts_and_late_rounds_do_not() -> None:
-    history = receipts({"small": 300.0}, *[{"small": 10.0 + n} for n in range(4)], {"small": None})
+    rounds: list[dict[str, float | None]] = [{"small": 10.0 + n} for n in range(3)]
+    history = receipts({"small": 300.0}, {"small": None}, *rounds, {"small": 13.0})
     assert site_deadlines(FEDERATION, history)["small"] == 900.0
     assert site_deadlines(FEDERATION, [*history, *receipts({"small": 11.0})])["small"] == pytest.approx(39.0)
+
+
+def test_a_site_that_was_late_gets_the_longest_wait_again() -> None:
+    """It may have become slower for good; with the learnt deadline it would be late for ever."""
+    history = receipts({"large": 90.0}, {"large": None})
+    assert site_deadlines(FEDERATION, history)["large"] == 1000.0
+    assert site_deadlines(FEDERATION, [*history, *receipts({"large": 300.0})])["large"] == 900.0
+
+
+def test_an_answer_whose_time_is_not_known_teaches_nothing() -> None:
+    history = receipts({"large": 90.0})
+    unknown = history[0].model_copy(update={"sites": {"large": SiteReceipt(state="in", seconds=None)}})
+    assert site_deadlines(FEDERATION, [unknown])["large"] == 1000.0
+    assert site_deadlines(FEDERATION, [*history, unknown])["large"] == 270.0
 
 
 def test_a_floor_above_the_longest_wait_is_without_effect() -> None:

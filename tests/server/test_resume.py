@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -70,6 +71,16 @@ def killed_at(call: int, function: Callable[..., Any], *, after: bool = False) -
 def straight(tmp_path_factory: pytest.TempPathFactory) -> StudyResult:
     """The study without an interruption."""
     return run(tmp_path_factory.mktemp("straight"))
+
+
+def dies_last(folder: Path) -> Callable[[ScriptedSite, Message], Message | None]:
+    """Return a site's script: once both others' first answers are kept, the round loop is killed."""
+
+    def dies(site: ScriptedSite, message: Message) -> None:
+        if len(list((folder / "spool" / "round-0001").glob("*.json"))) == 2:
+            raise Killed
+
+    return dies
 
 
 POINTS = {
@@ -141,13 +152,10 @@ def test_without_the_kept_replies_the_sites_are_asked_again(tmp_path: Path) -> N
         asked.append(site.name)
         return honest(site, message)
 
-    def dies(site: ScriptedSite, message: Message) -> Message:
-        raise Killed
-
     for emptied in (False, True):
         folder = tmp_path / str(emptied)
         with pytest.raises(Killed):
-            run(folder, {"west": dies})
+            run(folder, {"west": dies_last(folder)})
         kept = sorted(path.stem for path in (folder / "spool" / "round-0001").glob("*.json"))
         assert kept == ["north", "south"]
         if emptied:
@@ -160,11 +168,8 @@ def test_without_the_kept_replies_the_sites_are_asked_again(tmp_path: Path) -> N
 
 @pytest.mark.parametrize("what", ["tensors", "description"])
 def test_a_damaged_kept_reply_is_asked_for_again(tmp_path: Path, straight: StudyResult, what: str) -> None:
-    def dies(site: ScriptedSite, message: Message) -> Message:
-        raise Killed
-
     with pytest.raises(Killed):
-        run(tmp_path / "run", {"west": dies})
+        run(tmp_path / "run", {"west": dies_last(tmp_path / "run")})
     ending = "safetensors" if what == "tensors" else "json"
     victim = tmp_path / "run" / "spool" / "round-0001" / f"north.{ending}"
     content = bytearray(victim.read_bytes())
@@ -178,11 +183,8 @@ def test_a_damaged_kept_reply_is_asked_for_again(tmp_path: Path, straight: Study
 def test_a_reply_to_other_weights_is_not_used(tmp_path: Path) -> None:
     """A kept reply counts for the question it answers, not for its place on the disk."""
 
-    def dies(site: ScriptedSite, message: Message) -> Message:
-        raise Killed
-
     with pytest.raises(Killed):
-        run(tmp_path / "run", {"west": dies})
+        run(tmp_path / "run", {"west": dies_last(tmp_path / "run")})
     description = tmp_path / "run" / "spool" / "round-0001" / "north.json"
     content = json.loads(description.read_text())
     content["asked"]["incoming_sha256"] = "0" * 64
@@ -295,3 +297,46 @@ def test_a_subset_before_the_interruption_is_a_subset_at_the_end(
     result = run(tmp_path / "run", study=study)
     assert result.outcome == "complete_on_subset"
     assert result.exit_code() is ExitCode.COMPLETE_ON_SUBSET
+
+
+def test_a_resumed_round_does_not_wait_for_sites_that_are_busy_with_it(tmp_path: Path) -> None:
+    """A site answers no handshake while it trains: a round may be longer than any wait to join.
+
+    The control is the first start: there nobody is busy, and who does not answer is not there.
+    """
+    study = tiny_study(rounds=2, join_timeout_seconds=0.1, deadline_seconds=30.0)
+    with pytest.raises(Killed):
+        run(tmp_path / "run", {"west": dies_last(tmp_path / "run")}, study)
+    busy_until = time.monotonic() + 1.0
+
+    def busy(site: ScriptedSite, message: Message) -> Message | None:
+        return honest(site, message) if time.monotonic() > busy_until else None
+
+    def grid() -> ScriptedGrid:
+        steps = enumerate(SIZES, start=1)
+        return ScriptedGrid([ScriptedSite(name, step=float(step), hello=busy) for step, name in steps])
+
+    resumed = run_study(
+        grid(), study, registry_of(SIZES), RunFolder(tmp_path / "run"), model=tiny_model(), pace=FAST
+    )
+    assert resumed.outcome == "complete"
+    busy_until = time.monotonic() + 1.0
+    (tmp_path / "fresh").mkdir()
+    with pytest.raises(SemcError) as caught:
+        run_study(
+            grid(), study, registry_of(SIZES), RunFolder(tmp_path / "fresh"), model=tiny_model(), pace=FAST
+        )
+    assert caught.value.code is ExitCode.QUORUM_LOST
+
+
+def test_a_resumed_round_teaches_no_deadline(tmp_path: Path) -> None:
+    """What answers within a second after a resume may have trained for an hour before."""
+    with pytest.raises(Killed):
+        run(tmp_path / "run", {"west": dies_last(tmp_path / "run")})
+    first, second, *_ = run(tmp_path / "run").signed_receipts
+    assert {site: entry.seconds is None for site, entry in first.sites.items()} == {
+        "north": False,  # kept by the process that had sent it
+        "south": False,
+        "west": True,
+    }
+    assert all(entry.seconds is not None for entry in second.sites.values())

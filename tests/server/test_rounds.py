@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -544,7 +545,7 @@ def test_a_node_that_was_started_anew_is_sent_its_message_again_at_once(tmp_path
         sites = _sites(west=answer)
         if not restarts:  # the control: the same silence without a new start
             sites[2] = ScriptedSite("west", step=3.0, answer=_silent)
-        study = tiny_study(rounds=1, quorum=2, retries=0, deadline_seconds=0.5)
+        study = tiny_study(rounds=1, quorum=2, retries=0, deadline_seconds=2.0)
         result, _ = _run(tmp_path / str(restarts), sites, study)
         assert result.rounds[0].receipts["west"] == state
         assert result.signed_receipts[0].sites["west"].attempts == 1 + restarts
@@ -561,7 +562,7 @@ def test_a_site_that_joins_late_and_one_that_leaves_and_returns(tmp_path: Path) 
     sites = _sites(north=noting)
     sites[1].online = lambda: not 2 <= now[0] <= 3
     sites[2].online = lambda: now[0] >= 2
-    study = tiny_study(rounds=6, quorum=1, deadline_seconds=0.4, join_timeout_seconds=0.2)
+    study = tiny_study(rounds=6, quorum=1, deadline_seconds=1.5, join_timeout_seconds=0.3)
     result, _ = _run(tmp_path, sites, study, pace=replace(FAST, roster=0.0))
     states = {name: [entry.receipts[name] for entry in result.rounds] for name in SIZES}
     assert states["north"] == ["in"] * 6
@@ -571,3 +572,89 @@ def test_a_site_that_joins_late_and_one_that_leaves_and_returns(tmp_path: Path) 
     assert "dropped" in states["south"][1:4]
     assert states["south"][-1] == "in"
     assert result.outcome == "complete_on_subset"
+
+
+def test_a_slow_upload_holds_up_no_other_site(tmp_path: Path) -> None:
+    """Flower's pull blocks until a reply has arrived; the other sites are served meanwhile."""
+    arrived = threading.Event()
+
+    class SlowLink(ScriptedGrid):
+        def pull_messages(self, message_ids: Any) -> Any:
+            [asked] = message_ids
+            message = self.pending[asked]
+            if (
+                message.metadata.message_type == "train"
+                and self.sites[message.metadata.dst_node_id].name == "north"
+            ):
+                arrived.wait(30)
+            return super().pull_messages([asked])
+
+    study = tiny_study(rounds=1, quorum=2, deadline_seconds=1.5)
+    try:
+        result = run_study(
+            SlowLink(_sites()), study, registry_of(SIZES), RunFolder(tmp_path), model=tiny_model(), pace=FAST
+        )
+    finally:
+        arrived.set()
+    entries = result.signed_receipts[0].sites
+    assert (entries["north"].state, entries["north"].stage) == ("late", "upload")
+    assert {entries["south"].state, entries["west"].state} == {"in"}
+    assert max(entries["south"].seconds or 9, entries["west"].seconds or 9) < 1.5
+
+
+def test_an_earlier_question_that_is_answered_after_all_counts(tmp_path: Path) -> None:
+    """A line that was cut for more than a minute looks to Flower like a new start; the first answer is as good."""
+    asked: list[str] = []
+
+    def answer(site: ScriptedSite, message: Message) -> Message | None:
+        if message.metadata.message_id not in asked:
+            asked.append(message.metadata.message_id)
+            site.activation = "after the cut"
+        answered_first = len(asked) == 2 and message.metadata.message_id == asked[0]
+        return honest(site, message) if answered_first or message.metadata.message_type != "train" else None
+
+    result, _ = _run(tmp_path, _sites(west=answer), tiny_study(rounds=1))
+    assert result.outcome == "complete"
+    assert result.signed_receipts[0].sites["west"].attempts == 2
+
+
+def test_a_private_site_that_keeps_dying_is_not_asked_for_ever(tmp_path: Path) -> None:
+    """Under patient_dp every new start may cost the patients' budget: starts count as retries."""
+    from tests.server.private_federation import TRAINED, private, private_study
+
+    starts = [0]
+
+    def dying(site: ScriptedSite, message: Message) -> Message | None:
+        if message.metadata.message_type != "train":
+            return private(site, message)
+        starts[0] += 1
+        site.activation = f"start {starts[0]}"
+        return None
+
+    sites = [
+        ScriptedSite("north", answer=private),
+        ScriptedSite("south", answer=private),
+        ScriptedSite("west", answer=dying),
+    ]
+    study = private_study(rounds=1, quorum=2, retries=2, deadline_seconds=20.0)
+    result = run_study(
+        ScriptedGrid(sites),
+        study,
+        registry_of(SIZES),
+        RunFolder(tmp_path),
+        model=tiny_model([TRAINED]),
+        pace=FAST,
+    )
+    entry = result.signed_receipts[0].sites["west"]
+    assert (entry.state, entry.reason, entry.attempts) == ("dropped", "D_CAME_BACK", 3)
+
+
+def test_what_a_site_kept_answering_stands_in_its_receipt(tmp_path: Path) -> None:
+    def full(site: ScriptedSite, message: Message) -> Message:
+        return error_reply(message, 2, "E_DISK")
+
+    pace = replace(FAST, retry=60.0)  # the deadline comes before the second question
+    study = tiny_study(rounds=1, quorum=2, deadline_seconds=0.5)
+    result, _ = _run(tmp_path, _sites(west=full), study, pace=pace)
+    entry = result.signed_receipts[0].sites["west"]
+    assert (entry.state, entry.stage, entry.reason) == ("failed", "train", "E_DISK")
