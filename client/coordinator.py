@@ -26,6 +26,8 @@ ALLOWED_BEHIND_SECONDS: Final = 300.0
 """Flower refuses an older signature (its TIMESTAMP_TOLERANCE)."""
 
 _SECONDS_PER_DAY: Final = 86_400.0
+_NOT_NOW: Final = (9, 10)
+"""OpenSSL's numbers for a certificate that is not yet valid, and for one that is not valid any more."""
 
 
 @dataclass(frozen=True)
@@ -117,7 +119,9 @@ def _failure(address: str, error: httpx.HTTPError) -> SemcError:
             return SemcError(
                 ExitCode.TLS_UNTRUSTED,
                 f"The certificate of {address} is not trusted: {cause.verify_message.rstrip('.')}.",
-                "compare the CA certificate and the address with those the coordinator gave out",
+                "check this machine's clock; where it is right, ask the coordinator for a new certificate"
+                if cause.verify_code in _NOT_NOW
+                else "compare the CA certificate and the address with those the coordinator gave out",
             )
         if isinstance(cause, ssl.SSLError):
             return SemcError(

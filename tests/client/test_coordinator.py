@@ -48,6 +48,7 @@ def test_an_expired_certificate_is_not_trusted(tmp_path: Path) -> None:
         error = failure(address, authority.file)
     assert error.code is ExitCode.TLS_UNTRUSTED
     assert "expired" in error.problem
+    assert "clock" in error.fix
 
 
 def test_a_certificate_for_another_host_is_not_trusted(tmp_path: Path) -> None:
