@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import httpx
 from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
@@ -22,6 +23,7 @@ from server.ledger_heads import LedgerHeads
 from server.receipt_signing import ReceiptSigner
 from server.rounds import run_study
 from server.run_folder import RunFolder
+from server.run_state import RunState, run_state
 
 
 def build_app(run_folder: Path | None = None) -> ServerApp:
@@ -42,6 +44,9 @@ def build_app(run_folder: Path | None = None) -> ServerApp:
                 _limit_pulls(study.federation.deadline_seconds)
             home = _home() if run_folder is None else None
             with folder.lock():
+                if run_state(folder) is RunState.FINISHED:
+                    return  # submitted twice; what is finished is not begun again
+                folder.result_file.unlink(missing_ok=True)  # of the time it stopped
                 run_study(
                     grid,
                     study,
@@ -53,6 +58,8 @@ def build_app(run_folder: Path | None = None) -> ServerApp:
         except SemcError as error:
             _report(folder, error)
             raise
+        except httpx.HTTPError:
+            raise  # the SuperLink failed, not the study: without a word the run is brought back
         except Exception:
             _report(
                 folder,

@@ -44,10 +44,11 @@ class Control:
 
     Args:
         home: The coordinator's home; its `endpoint.json` says where the SuperLink listens.
+        patience_seconds: Longest wait for an answer.
     """
 
-    def __init__(self, home: Home) -> None:
-        self._home = home
+    def __init__(self, home: Home, patience_seconds: float = _TIMEOUT_SECONDS) -> None:
+        self._home, self._patience = home, patience_seconds
 
     def connect(self) -> None:
         """Write the connection that Flower's command line reads.
@@ -146,7 +147,7 @@ class Control:
                 env=flower_environment(self._home.flower),
                 capture_output=True,
                 text=True,
-                timeout=_TIMEOUT_SECONDS,
+                timeout=self._patience,
                 check=False,
             )
         except subprocess.TimeoutExpired as error:

@@ -24,7 +24,7 @@ class Event(StrEnum):
     STARTED = "started"
     """The round loop runs; sites, rounds, digest."""
     RESUMED = "resumed"
-    """It goes on from a checkpoint; round, kept (sites whose answers are on disk)."""
+    """It goes on from a checkpoint; round, software_before (versions that were others then)."""
     CHECKPOINT_DAMAGED = "checkpoint-damaged"
     """A checkpoint cannot be read and the one before it is used; checkpoint."""
     REPLY_DAMAGED = "reply-damaged"
@@ -70,9 +70,11 @@ class EventLog:
         """
         line = json.dumps({"time": round(time.time(), 3), "event": event.value, **fields}) + "\n"
         with suppress(OSError):
-            descriptor = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+            descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
             try:
                 end = os.fstat(descriptor).st_size
+                if end and os.pread(descriptor, 1, end - 1) != b"\n":  # a power cut left half a line
+                    line = "\n" + line
                 if os.write(descriptor, line.encode()) < len(line.encode()):
                     os.ftruncate(descriptor, end)
             finally:
@@ -100,4 +102,13 @@ class EventReader:
             data = stream.read()
         whole = data[: data.rfind(b"\n") + 1]
         self._offset += len(whole)
-        return [json.loads(line) for line in whole.splitlines()]
+        return [event for line in whole.split(b"\n") if (event := _read(line)) is not None]
+
+
+def _read(line: bytes) -> Mapping[str, Any] | None:
+    """Return one event; None for what a power cut left of one."""
+    try:
+        event = json.loads(line)
+    except ValueError:
+        return None
+    return event if isinstance(event, dict) and "event" in event else None

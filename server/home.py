@@ -19,7 +19,6 @@ lock                    held by `semc-server up`
 from __future__ import annotations
 
 import json
-import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -28,6 +27,7 @@ from pathlib import Path
 from typing import Final
 
 from semc.exit_codes import ExitCode, SemcError
+from semc.whole_file import write_whole
 from server.ledger_heads import HEADS_FILE
 from server.run_folder import STUDY_FILE, RunFolder
 
@@ -145,9 +145,7 @@ class Home:
 
     def write_endpoint(self, endpoint: Endpoint) -> None:
         """Tell other commands where this coordinator listens."""
-        part = self._endpoint_file.with_suffix(".part")
-        part.write_text(json.dumps(asdict(endpoint), indent=2), encoding="utf-8")
-        os.replace(part, self._endpoint_file)
+        write_whole(self._endpoint_file, json.dumps(asdict(endpoint), indent=2).encode())
 
     def endpoint(self) -> Endpoint:
         """Return where the coordinator of this home listens, running or not.

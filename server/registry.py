@@ -8,7 +8,6 @@ from a reply, so no site can raise its own influence. Simulations and rehearsals
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,6 +19,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from semc.exit_codes import ExitCode, SemcError
+from semc.whole_file import write_whole
 
 REGISTRY_FILE: Final = "registry.json"
 
@@ -68,11 +68,13 @@ class Registry:
             ) from error
 
     def save(self, folder: Path) -> None:
-        """Replace a folder's registry, whole or not at all."""
+        """Replace a folder's registry, whole or not at all, also where the power fails.
+
+        Raises:
+            OSError: The disk is full or not writable; the older registry is then intact.
+        """
         text = json.dumps(_ENTRIES.dump_python(dict(sorted(self.sites.items())), mode="json"), indent=2)
-        part = folder / f".{REGISTRY_FILE}.part"
-        part.write_text(text, encoding="utf-8")
-        os.replace(part, folder / REGISTRY_FILE)
+        write_whole(folder / REGISTRY_FILE, text.encode())
 
     def enrolled(self, site: str, enrolment: Enrolment) -> Registry:
         """Return a registry in which a site has this enrolment."""

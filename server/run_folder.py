@@ -162,6 +162,14 @@ class RunFolder:
         """
         self._write(self.root / _FLOWER_RUN, run_id + "\n")
 
+    def forget_flower_run(self) -> None:
+        """Forget Flower's number: it is about to be another one.
+
+        Raises:
+            OSError: The folder is not writable.
+        """
+        (self.root / _FLOWER_RUN).unlink(missing_ok=True)
+
     def write_result(self, result: StudyResult) -> None:
         """Write the result, whole or not at all.
 

@@ -23,6 +23,12 @@ from server.submit import resubmit
 
 _LOOK_SECONDS: Final = 2.0
 _MOST_REVIVALS: Final = 3
+_CALL_SECONDS: Final = 15.0
+"""Longest call of the SuperLink: the supervisor waits for it, and must see a child that dies meanwhile."""
+_NOT_THE_RUNS_FAULT: Final = frozenset(
+    {ExitCode.SERVER_UNREACHABLE, ExitCode.ALREADY_RUNNING, ExitCode.USAGE}
+)
+"""The SuperLink is away, or somebody else was faster, or the run has finished meanwhile."""
 
 
 @dataclass
@@ -96,7 +102,7 @@ class RunKeeper:
                 return True
             case RunState.WAITING if folder.flower_run is not None:
                 try:
-                    return Control(self.home).run_status(folder.flower_run).finished
+                    return Control(self.home, _CALL_SECONDS).run_status(folder.flower_run).finished
                 except SemcError:
                     return False
             case _:
@@ -110,19 +116,21 @@ class RunKeeper:
         if checkpoint != revivals.checkpoint:
             revivals.checkpoint, revivals.count = checkpoint, 0
         if revivals.count >= _MOST_REVIVALS:
-            EventLog(folder.events_file).write(
-                Event.FAILED,
-                code=int(ExitCode.RUN_FAILED),
-                problem=f"The round loop died {_MOST_REVIVALS + 1} times without finishing another round.",
-                fix="read the end of executor.log in the home's logs folder, then `semc-server resume`",
-            )
+            problem = f"The round loop died {_MOST_REVIVALS + 1} times without finishing another round."
+            fix = "read the end of executor.log in the home's logs folder, then `semc-server resume`"
+            self._give_up(folder, SemcError(ExitCode.RUN_FAILED, problem, fix))
             return
         try:
-            resubmit(self.home, folder)
+            resubmit(self.home, folder, patience_seconds=_CALL_SECONDS)
         except SemcError as error:
-            if error.code is not ExitCode.SERVER_UNREACHABLE:
-                EventLog(folder.events_file).write(
-                    Event.FAILED, code=int(error.code), problem=error.problem, fix=error.fix
-                )
+            if error.code not in _NOT_THE_RUNS_FAULT:
+                self._give_up(folder, error)
             return
         revivals.count += 1
+
+    def _give_up(self, folder: RunFolder, error: SemcError) -> None:
+        """Say why a run is not brought back any more, and do not look at it again unless somebody resumes it."""
+        EventLog(folder.events_file).write(
+            Event.FAILED, code=int(error.code), problem=error.problem, fix=error.fix
+        )
+        self._left_alone[folder.root.name] = self._size(folder.root.name)

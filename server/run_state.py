@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from enum import StrEnum
-from typing import Final
+from typing import Any, Final
 
 from server.events import Event, EventReader
 from server.run_folder import RunFolder
@@ -32,13 +33,18 @@ def run_state(folder: RunFolder) -> RunState:
     alive = folder.is_locked
     # Read after the lock: a loop that ends in between has left its word by now.
     words = [event for event in EventReader(folder.events_file).new() if event["event"] in _WORDS]
-    last = words[-1] if words else None
-    match last["event"] if last else None:
-        case Event.FINISHED if str(last["outcome"]).startswith("complete"):  # type: ignore[index]
-            return RunState.FINISHED
+    if any(_is_the_end(event) for event in words):
+        return RunState.FINISHED  # whatever is said later: a finished run stays what it is
+    if alive:
+        return RunState.RUNNING
+    match words[-1]["event"] if words else None:
         case None | Event.FAILED | Event.FINISHED:
-            return RunState.RUNNING if alive else RunState.STOPPED
-        case Event.SUBMITTED if not alive:
+            return RunState.STOPPED
+        case Event.SUBMITTED:
             return RunState.WAITING
-        case _:
-            return RunState.RUNNING if alive else RunState.INTERRUPTED
+        case _:  # a loop that began after the look at the lock is alive
+            return RunState.RUNNING if folder.is_locked else RunState.INTERRUPTED
+
+
+def _is_the_end(event: Mapping[str, Any]) -> bool:
+    return event["event"] == Event.FINISHED and str(event.get("outcome", "")).startswith("complete")

@@ -11,11 +11,9 @@ from server.health import Health, ask_health
 from server.home import Home
 from server.registry import Registry
 from server.run_folder import RunFolder
-from server.run_state import RunState, run_state
+from server.run_outcome import settled_result
+from server.run_state import run_state
 from server.tls import days_left
-
-_OPEN = frozenset({RunState.WAITING, RunState.RUNNING, RunState.INTERRUPTED})
-"""A run that goes on may still have the result of the time it stopped."""
 
 
 @dataclass(frozen=True)
@@ -88,13 +86,12 @@ def _summary(home: Home, name: str) -> RunSummary:
     folder = home.run(name)
     if folder is None:
         return RunSummary(name, "unreadable", "")
-    state = run_state(folder)
-    if state in _OPEN or not folder.result_file.is_file():
-        return RunSummary(name, str(state), _planned(folder))
     try:
-        result = folder.result()
+        result = settled_result(folder)
     except SemcError:  # one damaged file must not hide the coordinator and every other run
         return RunSummary(name, "unreadable", "")
+    if result is None:
+        return RunSummary(name, str(run_state(folder)), _planned(folder))
     return RunSummary(name, result.outcome, in_short(result.guarantee))
 
 

@@ -8,7 +8,6 @@ owner only.
 from __future__ import annotations
 
 import ipaddress
-import os
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -20,6 +19,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from semc.exit_codes import ExitCode, SemcError
+from semc.whole_file import write_whole
 from server.home import Home
 
 SERVER_DAYS: Final = 90
@@ -123,7 +123,7 @@ def _create_authority(home: Home) -> None:
         .sign(key, hashes.SHA256())
     )
     _write_key(home.ca_key, key)
-    home.ca_certificate.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
+    write_whole(home.ca_certificate, certificate.public_bytes(serialization.Encoding.PEM))
 
 
 def _issue(home: Home, names: Sequence[str]) -> None:
@@ -144,7 +144,7 @@ def _issue(home: Home, names: Sequence[str]) -> None:
         .sign(ca_key, hashes.SHA256())
     )
     _write_key(home.server_key, key)
-    home.server_certificate.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
+    write_whole(home.server_certificate, certificate.public_bytes(serialization.Encoding.PEM))
 
 
 def _builder(
@@ -180,11 +180,4 @@ def _write_key(path: Path, key: ec.EllipticCurvePrivateKey) -> None:
 
 def write_private(path: Path, content: bytes) -> None:
     """Replace a file that only its owner may read, whole or not at all, also where the power fails."""
-    part = path.with_suffix(".part")
-    part.unlink(missing_ok=True)
-    descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(descriptor, "wb") as stream:
-        stream.write(content)
-        stream.flush()
-        os.fsync(stream.fileno())
-    os.replace(part, path)
+    write_whole(path, content, mode=0o600)

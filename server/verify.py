@@ -18,7 +18,7 @@ from server.receipt_signing import ReceiptSigner
 from server.round_checkpoint import CHECKPOINT_PREFIX, load_round
 from server.run_folder import RunFolder
 from server.run_outcome import settled_result
-from server.run_state import run_state
+from server.run_state import RunState, run_state
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,12 @@ class VerifiedRun:
     receipts: tuple[SignedReceipt, ...]
 
     def exit_code(self) -> ExitCode:
-        """Return how the run ended, so that a sound record of half a study is not taken for a whole one; OK before."""
+        """Return how the run ended, so that a sound record of half a study is not taken for a whole one.
+
+        A run that goes on has not ended, and its record is sound so far: OK.
+        """
+        if self.outcome in (RunState.STOPPED, RunState.INTERRUPTED):
+            return ExitCode.RUN_FAILED
         return next((code for name, code in OUTCOME_EXIT_CODES.items() if name == self.outcome), ExitCode.OK)
 
     def lines(self) -> list[str]:

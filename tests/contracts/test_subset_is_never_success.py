@@ -35,11 +35,11 @@ from semc.reporting.report import render_report, write_study_report
 from semc.reporting.result import OUTCOME_EXIT_CODES, OUTCOMES
 from semc.reporting.tables import site_csv, site_markdown, site_table
 from server.events import Event, EventLog, EventReader
+from server.follow import follow
 from server.home import Endpoint, Home
 from server.receipt_signing import ReceiptSigner
 from server.round_checkpoint import RoundCheckpoints, SavedRound
 from server.run_folder import RunFolder
-from server.submit import follow
 from server.tls import ensure_certificates
 from simulation.arm_run import run_arm
 from simulation.arms import parse_arm

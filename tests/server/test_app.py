@@ -6,6 +6,7 @@ import io
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from flwr.app import Context, RecordDict
 from rich.console import Console
@@ -14,12 +15,14 @@ from semc import protocol
 from semc.config import StudyConfig, parse_study
 from semc.exit_codes import ExitCode, SemcError
 from server.app import build_app
-from server.events import EventReader
+from server.events import Event, EventLog, EventReader
+from server.follow import follow
 from server.home import HOME_VARIABLE, Home
 from server.ledger_heads import Asked, LedgerHeads
 from server.progress import LiveProgress
 from server.run_folder import RunFolder
-from server.submit import follow
+from server.run_state import RunState, run_state
+from tests.semc.reporting.study_result import study_result
 from tests.server.federation import ScriptedGrid, ScriptedSite, registry_of, tiny_model, tiny_study
 from tests.server.private_federation import TRAINED, private, private_study
 
@@ -144,3 +147,29 @@ def test_progress_shows_rounds_scores_and_who_is_missing() -> None:
     assert "not joined: south declined (E_STUDY)" in text
     assert "round 1: south late at train (L_DEADLINE)" in text
     assert "round 1: validation macro-F1 0.510, worst 0.400 at north" in text
+
+
+def test_a_finished_run_that_is_submitted_again_is_not_begun_again(tmp_path: Path) -> None:
+    """Control: the same folder without its last word is run through again."""
+    folder = _folder(tmp_path / "run", _study(join_timeout_seconds=0.05))
+    done = study_result()
+    folder.write_result(done)
+    EventLog(folder.events_file).write(Event.FINISHED, outcome="complete", seconds=1.0)
+    build_app(folder.root)(ScriptedGrid([]), _context())
+    assert folder.result() == done
+    folder.events_file.unlink()
+    with pytest.raises(SemcError):
+        build_app(folder.root)(ScriptedGrid([]), _context())
+    assert folder.result().outcome == "quorum_lost"
+
+
+def test_an_error_of_the_superlink_leaves_no_word_so_that_the_run_is_brought_back(tmp_path: Path) -> None:
+    class Broken(ScriptedGrid):
+        def get_nodes(self) -> Any:
+            raise httpx.ReadError("the SuperLink's disk is full")
+
+    folder = _folder(tmp_path / "run", _study())
+    EventLog(folder.events_file).write(Event.SUBMITTED)
+    with pytest.raises(httpx.ReadError):
+        build_app(folder.root)(Broken([]), _context())
+    assert run_state(folder) is RunState.INTERRUPTED

@@ -11,12 +11,12 @@ from semc.exit_codes import ExitCode, SemcError
 from semc.flower_version import check_flower_version
 from server.control import last_json
 from server.events import Event, EventLog, EventReader
+from server.find_run import find_run
 from server.health import Health
 from server.home import Endpoint, Home
 from server.listen import Listen
 from server.run_folder import RunFolder
 from server.status import read_status
-from server.submit import find_run
 from server.tls import ensure_certificates
 from tests.server.federation import registry_of, tiny_study
 from tests.server.private_federation import private_study

@@ -84,7 +84,7 @@ def brought_back(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Names of the runs that were submitted again; each begins, and its loop dies again at once."""
     names: list[str] = []
 
-    def again(_home: Home, folder: RunFolder) -> None:
+    def again(_home: Home, folder: RunFolder, **_: object) -> None:
         names.append(folder.root.name)
         EventLog(folder.events_file).write(Event.SUBMITTED)
         EventLog(folder.events_file).write(Event.STARTED)
@@ -152,3 +152,45 @@ def test_what_was_interrupted_before_the_coordinator_came_waits_for_the_operator
     keeper.look_soon()
     keeper.tick()
     assert brought_back == ["run-1"]
+
+
+def test_the_keeper_says_nothing_about_a_run_that_somebody_else_goes_on_with(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its last word decides how a run stands: a word about a quarrel would make a healthy run a stopped one."""
+    home = Home(tmp_path)
+    folder = run_of(home, Event.SUBMITTED, Event.STARTED)
+    for code, word in (
+        (ExitCode.ALREADY_RUNNING, RunState.INTERRUPTED),
+        (ExitCode.USAGE, RunState.INTERRUPTED),
+        (ExitCode.SERVER_UNREACHABLE, RunState.INTERRUPTED),
+        (ExitCode.DISK, RunState.STOPPED),
+    ):
+
+        def refused(*_: object, problem: ExitCode = code, **__: object) -> None:
+            raise SemcError(problem, "p", "f")
+
+        monkeypatch.setattr("server.run_keeper.resubmit", refused)
+        keeper = RunKeeper(home)
+        keeper.look_soon()
+        keeper.tick()
+        assert run_state(folder) is word
+
+
+def test_a_finished_run_stays_finished_whatever_is_said_later(tmp_path: Path) -> None:
+    folder = run_of(Home(tmp_path), Event.SUBMITTED, Event.STARTED, Event.FINISHED)
+    for later in (Event.SUBMITTED, Event.STARTED, Event.FAILED):
+        EventLog(folder.events_file).write(later)
+        assert run_state(folder) is RunState.FINISHED
+
+
+@pytest.mark.parametrize("torn", [b'{"time": 1, "ev', b"\x00" * 40, b'["a list"]\n', b"\xff\xfe broken \n"])
+def test_what_a_power_cut_left_of_a_line_stops_nobody(tmp_path: Path, torn: bytes) -> None:
+    home = Home(tmp_path)
+    folder = run_of(home, Event.SUBMITTED, Event.STARTED)
+    with folder.events_file.open("ab") as stream:
+        stream.write(torn)
+    assert run_state(folder) is RunState.INTERRUPTED
+    assert RunKeeper(home).leave_alone() == ["run-1"]
+    EventLog(folder.events_file).write(Event.FAILED, code=50, problem="p", fix="f")
+    assert run_state(folder) is RunState.STOPPED, "the next word stands on a line of its own"

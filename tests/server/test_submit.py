@@ -9,10 +9,12 @@ import pytest
 
 from semc.exit_codes import ExitCode, SemcError
 from server.events import Event, EventLog, EventReader
+from server.find_run import unfinished_run
+from server.follow import follow
 from server.health import Health
 from server.home import Endpoint, Home
 from server.run_folder import RunFolder
-from server.submit import follow, resubmit, unfinished_run
+from server.submit import resubmit
 from tests.semc.reporting.study_result import study_result
 from tests.server.federation import registry_of, tiny_study
 
@@ -39,7 +41,7 @@ class Clock:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     clock = Clock()
-    monkeypatch.setattr("server.submit.time", clock)
+    monkeypatch.setattr("server.follow.time", clock)
     return clock
 
 
@@ -68,7 +70,7 @@ def ended(home: Home, folder: RunFolder) -> SemcError:
 
 def health(monkeypatch: pytest.MonkeyPatch, serves: Callable[[], bool]) -> None:
     monkeypatch.setattr(
-        "server.submit.ask_health", lambda _: Health.SERVING if serves() else Health.UNREACHABLE
+        "server.follow.ask_health", lambda _: Health.SERVING if serves() else Health.UNREACHABLE
     )
 
 
