@@ -62,8 +62,10 @@ privacy-audit: setup ## Attack patient-level privacy and its ledger at full size
 	PRIVACY_AUDIT=runs/privacy-audit $(BIN)/python -m pytest -n $(WORKERS) -m "not slow and not bench and not faults" \
 	tests/attacks tests/semc/privacy tests/client
 
-faults: setup ## Kill, cut and starve real processes; writes runs/faults (QUICK=1: minutes; SCHEDULES=n random ones)
-	FAULTS=runs/faults $(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup $(if $(QUICK),-m "not faults") tests/faults
+# QUICK=1 is what `make test` runs of it; SCHEDULES=n random schedules (default 200), FROM=seed goes on from there.
+faults: setup ## Kill, cut off and starve real processes; writes runs/faults (QUICK=1, SCHEDULES=n, FROM=seed)
+	FAULTS=runs/faults $(if $(SCHEDULES),FAULT_SCHEDULES=$(SCHEDULES)) $(if $(FROM),FAULT_FROM=$(FROM)) \
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup $(if $(QUICK),-m "not faults") tests/faults
 
 lint: setup ## Style, types, import arrows, spelling
 	$(BIN)/ruff check $(CODE) tests docker

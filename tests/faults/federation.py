@@ -19,6 +19,7 @@ import yaml
 
 from semc.config import StudyConfig, parse_study
 from semc.exit_codes import SemcError
+from server.health import Health, ask_health
 from server.home import Home
 from simulation.make_sites import SitesRequest, make_sites
 from simulation.rehearsal import Rehearsal
@@ -147,6 +148,10 @@ class Federation:
                 if process.ppid() not in parents:
                     lost.append(" ".join(process.cmdline()))
         return lost
+
+    def serves(self) -> bool:
+        """Whether the coordinator answers."""
+        return ask_health(self.home.endpoint().health_address) is Health.SERVING
 
     def kill_everything(self) -> None:
         """Kill -9 every process of this federation at once."""

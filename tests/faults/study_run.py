@@ -91,7 +91,8 @@ class StudyRun:
             last = [event for event in self.events() if event["event"] != "pretraining"][-4:]
             raise AssertionError(f"the study did not end in {seconds:.0f} s; last events: {last}") from None
         self.seconds = self.seconds or time.time() - self.started
-        assert self.folder.root.is_dir()
+        if code == os.EX_OK:
+            assert self.folder.root.is_dir()  # found now: a later run makes another
         return code
 
     def has_ended(self) -> bool:
@@ -128,11 +129,20 @@ class StudyRun:
             assert result.final_weights_sha256 == expected.final_weights_sha256
             assert _what_was_computed(result) == _what_was_computed(expected)
 
-    def first_progress_after(self, moment: float) -> float | None:
-        """Return when (Unix time) a site's reply or a finished round next came; None where none did."""
-        steps = ("joined", "reply", "aggregated", "evaluated", "finished")
-        times = [event["time"] for event in self.events() if event["event"] in steps]
-        return next((at for at in sorted(times) if at > moment), None)
+    def seconds_to_progress(self, moment: float, site: str = "") -> float | None:
+        """Return how long after a moment (Unix time) the study next went on; None where it never did.
+
+        Args:
+            moment: When the fault came.
+            site: Only what this hospital does counts; "" = any hospital, or a finished round.
+        """
+        steps = ("joined", "reply") if site else ("joined", "reply", "aggregated", "evaluated", "finished")
+        times = [
+            event["time"]
+            for event in self.events()
+            if event["event"] in steps and (not site or event["site"] == site)
+        ]
+        return next((at - moment for at in sorted(times) if at > moment), None)
 
 
 def _what_was_computed(result: StudyResult) -> list[object]:

@@ -6,6 +6,7 @@ import time
 
 import pytest
 
+from semc.exit_codes import ExitCode
 from tests.faults.conftest import Record
 from tests.faults.fault_row import FaultRow
 from tests.faults.federation import Federation, small_study, wait_for
@@ -46,6 +47,10 @@ def test_a_study_survives(standing: Federation, record: Record, target: Target, 
         kill(standing, target, SITE)
         bring_back(standing, target, None)
         run = standing.start(study)
+        if run.wait() == ExitCode.SERVER_UNREACHABLE:  # said at once while the SuperLink is away
+            assert "Fix: " in run.said()
+            wait_for(standing.serves, "the coordinator to serve again", 60)
+            run = standing.start(study)
     else:
         run = standing.start(study)
         run.wait_for_event("round", round=2)
@@ -58,13 +63,12 @@ def test_a_study_survives(standing: Federation, record: Record, target: Target, 
     run.wait()
     run.assert_whole(reference)
     wait_for(lambda: not standing.orphans(), f"orphans to end: {standing.orphans()}", 20)
-    progress = run.first_progress_after(struck)
     record(
         FaultRow(
             "kill -9",
             f"{target}, {stage}",
             "complete, bit-equal",
-            None if progress is None else progress - struck,
+            run.seconds_to_progress(struck, SITE if target in (Target.CLIENT, Target.WORKER) else ""),
             run.seconds - reference.seconds,
         )
     )

@@ -54,13 +54,12 @@ def finish(
     reference = federation.reference(run.study)
     run.assert_whole(reference)
     wait_for(lambda: not federation.orphans(), "orphans to end", 20)
-    progress = run.first_progress_after(struck)
     record(
         FaultRow(
             "network",
             cell,
             "complete, bit-equal",
-            None if progress is None else progress - struck,
+            run.seconds_to_progress(struck, SITE),
             run.seconds - reference.seconds,
             figures,
         )

@@ -107,13 +107,12 @@ def test_a_private_study_survives_within_budget(
     run.wait()
     run.assert_whole()
     wait_for(lambda: not private_federation.orphans(), "orphans to end", 20)
-    progress = run.first_progress_after(struck)
     record(
         FaultRow(
             "kill -9, patient_dp",
             f"{target}, {stage}",
             "complete, within budget",
-            None if progress is None else progress - struck,
+            run.seconds_to_progress(struck, SITE if target in (Target.CLIENT, Target.WORKER) else ""),
             figures={"epsilon spent so far, of 60": spent(private_federation)[SITE]},
         )
     )

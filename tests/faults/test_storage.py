@@ -51,13 +51,12 @@ def test_after_a_crash_what_is_damaged_is_passed_over_and_named(
     else:
         assert told["checkpoint-damaged"]["checkpoint"] == "round-0002"
         assert "round-0002" in run.said()
-    progress = run.first_progress_after(struck)
     record(
         FaultRow(
             "damage",
             f"one bit of the newest {'reply' if damage == 'reply' else 'checkpoint'}'s {damage}",
             "named; complete, bit-equal",
-            None if progress is None else progress - struck,
+            run.seconds_to_progress(struck),
             run.seconds - reference.seconds,
         )
     )
@@ -80,13 +79,12 @@ def test_a_busy_database_only_costs_time(standing: Federation, record: Record) -
     run.wait()
     run.assert_whole(reference)
     wait_for(lambda: not standing.orphans(), "orphans to end", 20)
-    progress = run.first_progress_after(struck)
     record(
         FaultRow(
             "database",
             f"locked for {BUSY_SECONDS:.0f} s during an upload",
             "complete, bit-equal",
-            None if progress is None else progress - struck,
+            run.seconds_to_progress(struck),
             run.seconds - reference.seconds,
         )
     )
