@@ -90,7 +90,7 @@ def adopt(
     """
     site, study = load_site(site_file), load_study(study_name)
     _check_allowed(study, site)
-    state = LocalState(site.state_directory, site.site, study.digest())
+    state = LocalState(site.state_directory, site.site, study.digest(), study.federation.checkpoints_kept)
     folder = state.adopted if out is None else out
     _check_free(folder)
     torch.set_num_threads(site.threads)

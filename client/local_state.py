@@ -3,6 +3,10 @@
 Batch-norm statistics, queue and optimiser are this hospital's; they never travel, and Flower's own per-node
 state lives in memory and dies with its process. State R is what was left after round R. A message for round R
 always starts from the newest state before R, so a message that comes twice gives the same answer twice.
+
+A coordinator that falls back over damaged checkpoints goes back some rounds, and the site with it: it keeps a state
+for each checkpoint there can be, and one for the round in hand. Where that is not enough it says so; training from
+fresh statistics without a word would make the round another one.
 """
 
 from __future__ import annotations
@@ -16,10 +20,9 @@ from typing import Final
 from torch import Tensor
 
 from client.lock import held
-from semc.checkpoint import STATE_FILE, load_state, prune, save_state, saved_states
+from semc.checkpoint import STATE_FILE, load_metadata, load_state, prune, save_state, saved_states
 from semc.exit_codes import ExitCode, SemcError
 
-KEPT_ROUNDS: Final = 3
 _PREFIX: Final = "round-"
 _DIGITS_OF_DIGEST: Final = 16
 _PARTS: Final = ("network", "objective", "optimiser")
@@ -46,12 +49,14 @@ class LocalState:
         state_directory: The site's folder for everything it keeps.
         site: Name of the hospital.
         digest: The study's digest; another study has other states.
+        checkpoints_kept: How many rounds' checkpoints its coordinator keeps.
     """
 
-    def __init__(self, state_directory: Path, site: str, digest: str) -> None:
+    def __init__(self, state_directory: Path, site: str, digest: str, checkpoints_kept: int) -> None:
         self._root = state_directory
         self._folder = state_directory / digest[:_DIGITS_OF_DIGEST]
         self._owner = {"site": site, "study": digest}
+        self._kept_states = checkpoints_kept + 1
 
     @property
     def folder(self) -> Path:
@@ -76,13 +81,15 @@ class LocalState:
         )
 
     def newest(self, up_to: int) -> SiteState | None:
-        """Return the newest state of round `up_to` or before, or None where there is none.
+        """Return the newest state of round `up_to` or before, or None where the site had trained none by then.
 
         Raises:
-            SemcError: CHECKPOINT_INVALID where it is damaged or belongs to another site or study.
+            SemcError: CHECKPOINT_INVALID where it is damaged or belongs to another site or study, or where there were
+                such states and none is kept.
         """
-        earlier = [path for path in saved_states(self._folder, _PREFIX) if _round_of(path) <= up_to]
+        earlier = self._saved_up_to(up_to)
         if not earlier:
+            self._check_not_forgotten(up_to)
             return None
         tensors, metadata = load_state(earlier[-1])
         if {key: metadata.get(key) for key in self._owner} != self._owner:
@@ -122,13 +129,34 @@ class LocalState:
             "round": round_number,
             "incoming_sha256": incoming_sha256,
             "data": state.data,
+            "first_round": self._first_round(round_number),
         }
         save_state(self._place(round_number), tensors, metadata)
         for path in saved_states(self._folder, _PREFIX):
             if _round_of(path) > round_number:
                 (path / STATE_FILE).unlink()
                 shutil.rmtree(path)
-        prune(self._folder, _PREFIX, KEPT_ROUNDS)
+        prune(self._folder, _PREFIX, self._kept_states)
+
+    def _first_round(self, round_number: int) -> int:
+        """Return the round the site began with to come to a state: this one, or that of the state before it."""
+        earlier = self._saved_up_to(round_number - 1)
+        return int(load_metadata(earlier[-1])["first_round"]) if earlier else round_number
+
+    def _check_not_forgotten(self, up_to: int) -> None:
+        """Tell a site that had not begun by then from one whose states of that time are gone."""
+        later = saved_states(self._folder, _PREFIX)
+        if later and int(load_metadata(later[0])["first_round"]) <= up_to:
+            raise SemcError(
+                ExitCode.CHECKPOINT_INVALID,
+                f"The study went back to its round {up_to + 1}, but the oldest state kept here is that after round "
+                f"{_round_of(later[0])}.",
+                f"restore the states up to round {up_to} from a backup of the state directory; where there is none, "
+                "remove this study's folder there: the site then takes part as one that joins anew",
+            )
+
+    def _saved_up_to(self, round_number: int) -> list[Path]:
+        return [path for path in saved_states(self._folder, _PREFIX) if _round_of(path) <= round_number]
 
     def _place(self, round_number: int) -> Path:
         return self._folder / f"{_PREFIX}{round_number:05d}"
@@ -139,7 +167,7 @@ def data_trained_last(state_directory: Path) -> str | None:
     try:
         described = state_directory.glob(f"*/{_PREFIX}*/{STATE_FILE}")
         newest = max(described, key=lambda file: file.stat().st_mtime_ns)
-        return load_state(newest.parent)[1].get("data") or None
+        return load_metadata(newest.parent).get("data") or None
     except (OSError, ValueError, SemcError):
         return None
 

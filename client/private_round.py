@@ -78,7 +78,9 @@ class PrivateSiteTrainer:
             self._device,
             public_patients=self._policy.patients,
         )
-        self._state = LocalState(site.state_directory, site.site, study.digest())
+        self._state = LocalState(
+            site.state_directory, site.site, study.digest(), study.federation.checkpoints_kept
+        )
         self._outbox = Outbox(self._state.folder, private=True)
         self._images = SiteImages(study.data, site.data, study.model.weights)
         self._opened: PrivateSiteData | None = None
@@ -104,7 +106,8 @@ class PrivateSiteTrainer:
             The trained tensors and the ledger's head; no metrics.
 
         Raises:
-            SemcError: BUDGET_REFUSED or LEDGER_INVALID, before any of the site's data are opened; ALREADY_RUNNING.
+            SemcError: BUDGET_REFUSED, LEDGER_INVALID or CHECKPOINT_INVALID, before any of the site's data are opened;
+                ALREADY_RUNNING.
             RefusalError: INTERNAL for everything that goes wrong once they are, so that the answer tells nothing.
         """
         incoming = tensors_sha256(shared)
@@ -112,9 +115,10 @@ class PrivateSiteTrainer:
             kept = self._outbox.find(round_number, incoming)
             if kept is not None:
                 return kept
+            before = self._state.newest(round_number - 1)  # may refuse: nothing is reserved yet
             # The GPU first: whoever is stopped while waiting for it has reserved nothing.
             with gpu_for_a_round(self._site, self._device, round_number, report):
-                update = self._release(round_number, incoming, shared, report)
+                update = self._release(round_number, incoming, shared, before, report)
         report(Progress("training", round_number, self._steps, self._steps))
         return update
 
@@ -159,13 +163,18 @@ class PrivateSiteTrainer:
         return self._opened
 
     def _release(
-        self, round_number: int, incoming: str, shared: Mapping[str, Tensor], report: Report
+        self,
+        round_number: int,
+        incoming: str,
+        shared: Mapping[str, Tensor],
+        before: SiteState | None,
+        report: Report,
     ) -> RoundUpdate:
         """Reserve, train, commit, keep the reply."""
         proposal = Reservation(self._study.digest(), round_number, incoming, mechanism_of(self._study))
         reserved = self._ledger.reserve(proposal, self._limits)
         with _telling_nothing():
-            trained = self._train(round_number, shared, report)
+            trained = self._train(round_number, shared, before, report)
             local = split_parameters(self._network, self._bn).local
             self._state.save(round_number, SiteState(local, {}, self._trainer.state_dict()), incoming)
             head = self._ledger.commit(reserved.seq, tensors_sha256(trained))
@@ -173,8 +182,13 @@ class PrivateSiteTrainer:
             self._outbox.keep(round_number, incoming, update)
         return update
 
-    def _train(self, round_number: int, shared: Mapping[str, Tensor], report: Report) -> dict[str, Tensor]:
-        before = self._state.newest(round_number - 1)
+    def _train(
+        self,
+        round_number: int,
+        shared: Mapping[str, Tensor],
+        before: SiteState | None,
+        report: Report,
+    ) -> dict[str, Tensor]:
         local, optimiser = self._first if before is None else (before.network, before.optimiser)
         load_local(self._network, local, self._bn)
         self._trainer.load_state_dict(optimiser)

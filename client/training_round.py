@@ -79,7 +79,9 @@ class SiteTrainer:
         self._data = build_site_data(site.data, study.data, study.training.batch_size)
         self._images = SiteImages(study.data, site.data, study.model.weights)
         self._judge = SiteJudge(site, study, self._data, self._images, self._device)
-        self._state = LocalState(site.state_directory, site.site, study.digest())
+        self._state = LocalState(
+            site.state_directory, site.site, study.digest(), study.federation.checkpoints_kept
+        )
         self._outbox = Outbox(self._state.folder, private=False)
         self._build()
         self.shared_shapes = shared_shapes(self._network, self._bn)

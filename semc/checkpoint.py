@@ -11,8 +11,8 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Collection, Mapping
-from contextlib import suppress
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Final
 
@@ -76,21 +76,22 @@ def load_state(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     Raises:
         SemcError: CHECKPOINT_INVALID where the state is missing, damaged or of another format.
     """
-    try:
-        content = json.loads((folder / STATE_FILE).read_text(encoding="utf-8"))
-        digest = content.pop("digest")
-        if content["format"] != _FORMAT or digest != _digest(content):
-            raise ValueError("the description is damaged")
+    with _sound(folder):
+        content = _description(folder)
         tensor_file = folder / Path(content["tensor_file"]).name
         if _sha256(tensor_file) != content["sha256"]:
             raise ValueError("the tensors are damaged")
         return load_file(tensor_file), dict(content["metadata"])
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, SafetensorError) as error:
-        raise SemcError(
-            ExitCode.CHECKPOINT_INVALID,
-            f"The saved state '{folder.name}' is missing, damaged or of another version.",
-            "remove it to continue from the state before it, or restore it from a backup",
-        ) from error
+
+
+def load_metadata(folder: Path) -> dict[str, Any]:
+    """Load the metadata of a state alone; its tensors, which may be large, are not looked at.
+
+    Raises:
+        SemcError: CHECKPOINT_INVALID where the description is missing, damaged or of another format.
+    """
+    with _sound(folder):
+        return dict(_description(folder)["metadata"])
 
 
 def saved_states(folder: Path, prefix: str) -> list[Path]:
@@ -133,6 +134,28 @@ def prune(folder: Path, prefix: str, keep: int, spare: Collection[Path] = ()) ->
             f"An old state could not be removed ({error.strerror}).",
             "make the folder writable",
         ) from error
+
+
+@contextmanager
+def _sound(folder: Path) -> Iterator[None]:
+    """Say of whatever goes wrong in the block that the state is not sound."""
+    try:
+        yield
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, SafetensorError) as error:
+        raise SemcError(
+            ExitCode.CHECKPOINT_INVALID,
+            f"The saved state '{folder.name}' is missing, damaged or of another version.",
+            "remove it to continue from the state before it, or restore it from a backup",
+        ) from error
+
+
+def _description(folder: Path) -> dict[str, Any]:
+    """Return what the folder's description holds, without its digest, which must fit."""
+    content: dict[str, Any] = json.loads((folder / STATE_FILE).read_text(encoding="utf-8"))
+    digest = content.pop("digest")
+    if content["format"] != _FORMAT or digest != _digest(content):
+        raise ValueError("the description is damaged")
+    return content
 
 
 def _remove_leftovers(folder: Path, keep: str) -> None:

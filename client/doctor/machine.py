@@ -20,7 +20,8 @@ from semc.flower_version import check_flower_version
 MIN_FREE_GB: Final = 1.0
 """Free space a small study needs for its states and logs."""
 GOOD_FREE_GB: Final = 5.0
-"""The largest network's state takes 0.6 GB with its momentum; three are kept while the fourth is written."""
+"""The largest network's state takes 0.6 GB with its momentum; four are kept while the fifth is written
+(`federation.checkpoints_kept` and one)."""
 _GB: Final = 1e9
 
 

@@ -133,6 +133,23 @@ def test_a_replayed_round_is_free_and_a_recomputed_one_is_charged(tmp_path: Path
     assert charges(site) == 3
 
 
+def test_a_site_without_its_earlier_states_refuses_before_anything_is_charged(tmp_path: Path) -> None:
+    site = private_site(tmp_path)
+    for number in (1, 2):
+        PrivateSiteTrainer(site, STUDY).run_round(number, FIRST)
+    folder = site.state_directory / STUDY.digest()[:16]
+    shutil.rmtree(folder / "outbox")
+    shutil.move(folder / "round-00001", tmp_path / "round-00001")
+    with opened_in(site.data.root) as seen, pytest.raises(SemcError, match="oldest state kept") as caught:
+        PrivateSiteTrainer(site, STUDY).run_round(2, FIRST)
+    assert caught.value.code is ExitCode.CHECKPOINT_INVALID
+    assert seen == []
+    assert charges(site) == 2
+    shutil.move(tmp_path / "round-00001", folder / "round-00001")
+    PrivateSiteTrainer(site, STUDY).run_round(2, FIRST)
+    assert charges(site) == 3, "the control: with the state it is trained, and charged"
+
+
 def test_a_crash_in_the_round_is_not_refunded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     site = private_site(tmp_path)
 

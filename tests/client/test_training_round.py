@@ -82,6 +82,41 @@ def test_a_replayed_round_is_bit_equal_in_the_same_process_and_in_a_new_one(site
         assert same(saved(site, STUDY, 2), left_behind)
 
 
+def test_every_round_a_coordinator_may_fall_back_to_is_trained_again_bit_equal_and_earlier_ones_are_refused(
+    site: SiteConfig,
+) -> None:
+    """With the default it keeps checkpoints of three rounds; this site has answered the round after them."""
+    study = parse_study(STUDY_TEXT, {"federation.rounds": 5})
+    trainer = SiteTrainer(site, study)
+    weights, states = [FIRST], [{}]
+    for number in range(1, 6):
+        weights.append(trainer.run_round(number, weights[-1]).shared)
+        states.append(saved(site, study, number))
+    folder = site.state_directory / study.digest()[:16]
+    with pytest.raises(SemcError, match="oldest state kept here is that after round 2") as caught:
+        trainer.run_round(2, weights[1])
+    assert caught.value.code is ExitCode.CHECKPOINT_INVALID
+    assert same(saved(site, study, 5), states[5]), "nothing was trained, nothing forgotten"
+    assert [path.name[-1] for path in saved_states(folder, "round-")] == ["2", "3", "4", "5"]
+    forget_replies(site, study)
+    again = SiteTrainer(site, study)
+    for number in (3, 4, 5):
+        assert same(again.run_round(number, weights[number - 1]).shared, weights[number])
+        assert same(saved(site, study, number), states[number])
+
+
+def test_without_its_earlier_states_a_round_would_be_another_one(site: SiteConfig) -> None:
+    """The control: what the refusal protects from."""
+    trainer = SiteTrainer(site, STUDY)
+    one = trainer.run_round(1, FIRST)
+    two = trainer.run_round(2, one.shared)
+    shutil.rmtree(site.state_directory)
+    trainer.run_round(2, one.shared)
+    forget_replies(site, STUDY)
+    joined = SiteTrainer(site, STUDY).run_round(2, one.shared)
+    assert not same(joined.shared, two.shared), "statistics, queue and momentum were fresh"
+
+
 def test_what_the_process_did_in_between_does_not_matter(site: SiteConfig, tmp_path: Path) -> None:
     trainer = SiteTrainer(site, STUDY)
     one = trainer.run_round(1, FIRST)

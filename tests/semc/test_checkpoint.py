@@ -10,7 +10,15 @@ import pytest
 import torch
 
 from semc import checkpoint
-from semc.checkpoint import STATE_FILE, latest, load_state, prune, save_state, saved_states
+from semc.checkpoint import (
+    STATE_FILE,
+    latest,
+    load_metadata,
+    load_state,
+    prune,
+    save_state,
+    saved_states,
+)
 from semc.exit_codes import ExitCode, SemcError
 
 TENSORS = {
@@ -191,3 +199,15 @@ def test_metadata_must_be_plain_json(tmp_path: Path):
         save_state(tmp_path, {}, {"loss": float("nan")})
     with pytest.raises(SemcError):
         load_state(tmp_path)
+
+
+def test_metadata_alone_are_read_without_the_tensors(tmp_path: Path):
+    save_state(tmp_path, TENSORS, {"round": 1})
+    _tensor_file(tmp_path).write_bytes(b"")
+    assert _refused(tmp_path), "the control: the tensors are gone"
+    assert load_metadata(tmp_path) == {"round": 1}
+    content = json.loads((tmp_path / STATE_FILE).read_text())
+    (tmp_path / STATE_FILE).write_text(json.dumps(content | {"metadata": {"round": 9}}))
+    with pytest.raises(SemcError) as caught:
+        load_metadata(tmp_path)
+    assert caught.value.code is ExitCode.CHECKPOINT_INVALID
