@@ -10,6 +10,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from semc.whole_file import write_whole
+
 
 class KnownKey:
     """The last success of one key at one coordinator.
@@ -39,7 +41,7 @@ class KnownKey:
         self._accepted_now = True
         if not self._is_noted():
             self._file.parent.mkdir(parents=True, exist_ok=True)
-            self._file.write_text(json.dumps(self._accepted), encoding="utf-8")
+            write_whole(self._file, json.dumps(self._accepted).encode())
 
     def _is_noted(self) -> bool:
         try:

@@ -7,7 +7,6 @@ could be compared. The answer is kept, so that the same question meets the same 
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
@@ -28,6 +27,7 @@ from semc.protocol import (
     TEST_MACRO_F1,
     TEST_RECALL,
 )
+from semc.whole_file import write_whole
 
 FILE_NAME: Final = "evaluation.json"
 
@@ -83,14 +83,9 @@ class KeptAnswer:
             ) from error
 
     def _write(self, answer: _Answer) -> None:
-        part = self._file.with_name(f".{FILE_NAME}-{os.getpid()}.part")
         try:
-            part.parent.mkdir(parents=True, exist_ok=True)
-            with part.open("w", encoding="utf-8") as stream:
-                stream.write(json.dumps(answer.model_dump()))
-                stream.flush()
-                os.fsync(stream.fileno())
-            part.replace(self._file)
+            self._file.parent.mkdir(parents=True, exist_ok=True)
+            write_whole(self._file, json.dumps(answer.model_dump()).encode())
         except OSError as error:
             raise SemcError(
                 ExitCode.DISK,

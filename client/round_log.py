@@ -6,7 +6,6 @@ state there is.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
@@ -14,6 +13,7 @@ from typing import Final
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from semc.exit_codes import ExitCode, SemcError
+from semc.whole_file import write_whole
 
 FILE_NAME: Final = "rounds.jsonl"
 
@@ -52,10 +52,8 @@ def record_round(folder: Path, number: int, loss: float, terms: Mapping[str, flo
     """
     entries = [entry for entry in read_rounds(folder) if entry.round < number]
     entries.append(RoundLine(round=number, loss=loss, terms=dict(terms)))
-    temporary = folder / f".rounds-{os.getpid()}.part"
     try:
-        temporary.write_text("".join(f"{entry.model_dump_json()}\n" for entry in entries), encoding="utf-8")
-        os.replace(temporary, folder / FILE_NAME)
+        write_whole(folder / FILE_NAME, "".join(f"{entry.model_dump_json()}\n" for entry in entries).encode())
     except OSError as error:
         raise SemcError(
             ExitCode.DISK,

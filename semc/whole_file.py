@@ -7,19 +7,22 @@ from contextlib import suppress
 from pathlib import Path
 
 
-def write_whole(path: Path, data: bytes) -> None:
+def write_whole(path: Path, data: bytes, *, mode: int = 0o666) -> None:
     """Write a file; an older one of that name is replaced in one step.
 
     Args:
         path: Where; its folder exists.
         data: The content.
+        mode: Who may read it, from its first byte on; the process's umask takes from it.
 
     Raises:
         OSError: The disk is full or not writable; an older file is then intact.
     """
     part = path.with_name(f".{path.name}.part")
     try:
-        with part.open("wb") as stream:
+        part.unlink(missing_ok=True)
+        descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, mode)
+        with os.fdopen(descriptor, "wb") as stream:
             stream.write(data)
             stream.flush()
             os.fsync(stream.fileno())

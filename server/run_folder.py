@@ -13,7 +13,7 @@ from typing import Final
 from semc.config import StudyConfig, load_study
 from semc.exit_codes import ExitCode, SemcError
 from semc.reporting import StudyResult
-from semc.whole_file import write_whole
+from semc.whole_file import sync, write_whole
 from server.registry import Registry
 from server.site_weights import site_weights
 
@@ -94,8 +94,9 @@ class RunFolder:
         site_weights(study.federation, enrolled)  # refused here, before anything runs
         try:
             self.root.mkdir(parents=True)
-            self.study_file.write_text(study.to_yaml(), encoding="utf-8")
             enrolled.save(self.root)
+            write_whole(self.study_file, study.to_yaml().encode())  # last: it makes the folder a run
+            sync(self.root.parent)
         except OSError as error:
             raise SemcError(
                 ExitCode.DISK,

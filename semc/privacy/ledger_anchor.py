@@ -16,6 +16,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from semc.exit_codes import ExitCode, SemcError
+from semc.whole_file import write_whole
 
 _LONGEST = 4096
 
@@ -117,30 +118,13 @@ def write_anchor(path: Path, anchor: Anchor) -> None:
     Raises:
         SemcError: DISK.
     """
-    part = path.with_name(f".{path.name}.part")
     text = json.dumps(anchor.model_dump(), sort_keys=True).encode()
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        part.unlink(missing_ok=True)
-        descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
-        with os.fdopen(descriptor, "wb") as stream:
-            stream.write(text)
-            stream.flush()
-            os.fsync(stream.fileno())
-        os.replace(part, path)
-        sync_folder(path.parent)
+        write_whole(path, text, mode=0o600)
     except OSError as error:
         raise SemcError(
             ExitCode.DISK,
             f"The privacy ledger's anchor could not be written ({error.strerror}).",
             "free space or make state_directory writable",
         ) from error
-
-
-def sync_folder(folder: Path) -> None:
-    """Wait until a folder's list of files is on the disk, so that a renamed file stays renamed."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -22,12 +22,12 @@ from semc.privacy.ledger_anchor import (
     LedgerPlace,
     check_own,
     read_anchor,
-    sync_folder,
     untrusted,
     write_anchor,
 )
 from semc.privacy.ledger_chain import Chain
 from semc.privacy.ledger_events import Created, Event, Unprotected, canonical, entry_hash
+from semc.whole_file import sync
 
 _SCHEMA: Final = (
     "CREATE TABLE events (seq INTEGER PRIMARY KEY, body TEXT NOT NULL, hash TEXT NOT NULL)",
@@ -98,7 +98,7 @@ def make_database(place: LedgerPlace, first: Created, unprotected: Sequence[str]
                 connection.execute("COMMIT")
             os.link(part, place.database)  # unlike a rename it never replaces a ledger made meanwhile
             part.unlink()
-            sync_folder(place.folder)
+            sync(place.folder)
             write_anchor(
                 place.anchor, Anchor(ledger=first.ledger, seq=first.seq + len(unprotected), head=head)
             )

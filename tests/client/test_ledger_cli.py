@@ -172,7 +172,7 @@ def test_a_crash_leaves_no_ledger_that_lacks_earlier_studies(
     for digit in "abc":
         left_behind(site, digit * 64, "round-00001")
     place = ledger_place(site)
-    for point in ("_insert", "sync_folder", "write_anchor"):
+    for point in ("_insert", "sync", "write_anchor"):
         real = getattr(ledger_store, point)
         calls = itertools.count()
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -15,6 +17,7 @@ from server.find_run import find_run
 from server.health import Health
 from server.home import Endpoint, Home
 from server.listen import Listen
+from server.registry import Registry
 from server.run_folder import RunFolder
 from server.status import read_status
 from server.tls import ensure_certificates
@@ -46,6 +49,54 @@ def test_endpoint_survives_the_disk_and_its_absence_is_told(tmp_path: Path) -> N
     assert caught.value.code is ExitCode.SERVER_UNREACHABLE
     home.write_endpoint(endpoint)
     assert home.endpoint() == endpoint
+
+
+def test_a_disk_that_fails_leaves_endpoint_and_enrolments_as_they_were(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home, endpoint = Home(tmp_path), Endpoint("127.0.0.1:8000", "127.0.0.1:8001", 12)
+    home.write_endpoint(endpoint)
+    registry_of({"north": 1}).save(home.root)
+    kept = sorted(path.name for path in home.root.iterdir())
+
+    def failing(_: int) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", failing)  # what is not synced before it is renamed is lost with the power
+        with pytest.raises(OSError, match="Input"):
+            home.write_endpoint(Endpoint("127.0.0.1:9", "127.0.0.1:10", 13))
+        with pytest.raises(OSError, match="Input"):
+            registry_of({"south": 2}).save(home.root)
+    assert home.endpoint() == endpoint
+    assert list(Registry.load(home.root).sites) == ["north"]
+    assert sorted(path.name for path in home.root.iterdir()) == kept
+    home.write_endpoint(Endpoint("127.0.0.1:9", "127.0.0.1:10", 13))
+    assert home.endpoint().pid == 13, "the control: where the disk takes it, it is replaced"
+
+
+def test_a_run_folder_that_was_not_finished_is_no_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home, registry = Home(tmp_path), registry_of({"north": 1, "south": 2, "west": 3, "east": 4})
+    left = 2  # of the registry: its content and its folder; the study's is the next
+
+    def failing(_: int) -> None:
+        nonlocal left
+        if left == 0:
+            raise OSError(errno.EIO, "Input/output error")
+        left -= 1
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", failing)
+        with pytest.raises(SemcError) as caught:
+            RunFolder(home.runs / "tiny-0123456789ab-001").create(tiny_study(), registry)
+    assert caught.value.code is ExitCode.DISK
+    assert home.latest_run() is None
+    RunFolder(home.runs / "tiny-0123456789ab-002").create(tiny_study(), registry)
+    found = home.latest_run()
+    assert found is not None
+    assert found.root.name.endswith("-002")
 
 
 def test_lock_is_held_once(tmp_path: Path) -> None:
