@@ -88,9 +88,24 @@ class SiteDataWatch:
         self._plain: set[str] = set()
         """Keys of images that were reached without following a link."""
         self._last: DataFingerprint | None = None
+        self._noted = ""
+        """SHA-256 of the fingerprint whose rows were kept last."""
 
     def now(self) -> DataFingerprint:
-        """Return the fingerprint of the data as they lie on disk now.
+        """Return the fingerprint of the data as they lie on disk now, and keep what makes the next look cheap.
+
+        Raises:
+            SemcError: DATA_NOT_FOUND or MANIFEST_INVALID.
+        """
+        found = self.look()
+        if self._noted != found.sha256:
+            self._noted = found.sha256
+            self._remember(found)
+        self._hashes.save(found.rows.keys())
+        return found
+
+    def look(self) -> DataFingerprint:
+        """Return the same without writing anything.
 
         Raises:
             SemcError: DATA_NOT_FOUND or MANIFEST_INVALID.
@@ -107,8 +122,6 @@ class SiteDataWatch:
         if self._last is None or self._last.sha256 != sha256:
             short = {key: hashlib.sha256(entry.encode()).hexdigest()[:_DIGITS] for key, entry in rows.items()}
             self._last = DataFingerprint(sha256, short)
-            self._remember(self._last)
-        self._hashes.save(rows.keys())
         return self._last
 
     def rows_of(self, sha256: str) -> Mapping[str, str] | None:

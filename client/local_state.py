@@ -162,10 +162,16 @@ class LocalState:
         return self._folder / f"{_PREFIX}{round_number:05d}"
 
 
-def data_trained_last(state_directory: Path) -> str | None:
-    """Return the SHA-256 of the data behind the state saved last, of whichever study; None where none is known."""
+def data_trained_last(state_directory: Path, study: str | None = None) -> str | None:
+    """Return the SHA-256 of the data behind the state saved last; None where none is known.
+
+    Args:
+        state_directory: The site's folder for everything it keeps.
+        study: Digest of the study; None: whichever was trained last.
+    """
     try:
-        described = state_directory.glob(f"*/{_PREFIX}*/{STATE_FILE}")
+        folder = "*" if study is None else study[:_DIGITS_OF_DIGEST]
+        described = state_directory.glob(f"{folder}/{_PREFIX}*/{STATE_FILE}")
         newest = max(described, key=lambda file: file.stat().st_mtime_ns)
         return load_metadata(newest.parent).get("data") or None
     except (OSError, ValueError, SemcError):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final
 
+from client.doctor.data_change import data_change_row
 from client.doctor.row import Row, checked, passed, skipped, warning, wrong
 from client.privacy_gate import ledger_place, policy_of
 from semc.config import DataConfig, SiteConfig, StudyConfig, load_study
@@ -46,6 +47,8 @@ def data_rows(site: SiteConfig, study_name: str | None, *, every_image: bool) ->
         yield _people_with_two_keys(site, config)
     else:
         yield _repeats(data)
+    if study is None or not study.privacy.private:  # a private study goes on whatever changed
+        yield data_change_row(site, study)
     yield checked("image pixels", lambda: _pixels(splits, config, site.data, every_image=every_image))
     if study is not None:
         yield checked("study", lambda: _agreed(study, site))
