@@ -2,7 +2,8 @@
 
 The lock is a file of this machine, named after the GPU itself: the numbers programs give to GPUs differ between
 containers and environments. Any user's process can wait for any other's. No crash leaves it behind. Services with a
-/tmp of their own (systemd's PrivateTmp, containers) do not see each other's lock.
+/tmp of their own (systemd's PrivateTmp, containers) do not see each other's lock; `docker/semc-client.service` has the
+machine's.
 """
 
 from __future__ import annotations

@@ -25,7 +25,7 @@ class Sign(StrEnum):
 
     JOINED = "joined"
     NOT_ACTIVATED = "not activated"
-    """Key unknown, or the coordinator still shows the site online after a crash (up to 60 s)."""
+    """Key unknown, or the coordinator still shows the site online after a crash (60 s by its clock)."""
     NOT_CONNECTED = "not connected"
     """It gave up joining for another reason: the coordinator answers with an error, or in the middle of a word."""
     UNTRUSTED = "untrusted"

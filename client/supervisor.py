@@ -29,9 +29,10 @@ from client.worker_process import WorkerProcess
 from semc.config import SiteConfig
 from semc.exit_codes import ExitCode, SemcError
 
-KNOWN_ONLINE_SECONDS: Final = 90.0
-"""How long a key accepted before is offered again: after a crash the coordinator shows a site online for up
-to a minute, and refuses a second one."""
+KNOWN_KEY_SECONDS: Final = 300.0
+"""How long a key accepted before is offered again: after a crash the coordinator shows a site online for up to a
+minute, longer by as much as its clock was set back meanwhile, and refuses a second one. A withdrawn key is refused in
+the same words."""
 GRACE_SECONDS: Final = 6.0
 """How long a child may take to end; then it is killed."""
 
@@ -130,7 +131,8 @@ class Supervisor:
 
     def _restart_supernode(self, leaving: SupernodeProcess) -> None:
         """End a SuperNode in order, so that the coordinator takes the next one at once."""
-        leaving.end(GRACE_SECONDS)
+        if not self._has_left(leaving):
+            return
         self._supernode = None
         self._start_supernode_at = time.monotonic()
 
@@ -185,19 +187,33 @@ class Supervisor:
                 self._console.say("the coordinator answers again")
 
     def _not_activated(self) -> None:
-        """Offer a key again that was accepted before; give up on one that never was."""
+        """Offer a key again that was accepted before; give up on one that never was, or not for minutes.
+
+        Raises:
+            SemcError: KEY_UNREGISTERED.
+        """
         now = time.monotonic()
         first = self._refused_since is None
         self._refused_since = now if self._refused_since is None else self._refused_since
-        if not self._known_key.is_known or now - self._refused_since > KNOWN_ONLINE_SECONDS:
+        enrol = f"semc-server enrol {self._site.site} --public-key FILE"
+        if not self._known_key.is_known:
             raise SemcError(
                 ExitCode.KEY_UNREGISTERED,
                 "The coordinator does not know this site's key, or has withdrawn it.",
-                f"send the public key: semc-server enrol {self._site.site} --public-key FILE",
+                f"send the public key: {enrol}",
+            )
+        if now - self._refused_since > KNOWN_KEY_SECONDS:
+            raise SemcError(
+                ExitCode.KEY_UNREGISTERED,
+                f"For {KNOWN_KEY_SECONDS:.0f} s the coordinator has refused this site's key, which it accepted "
+                "before: it has withdrawn the key, or still shows this site online.",
+                f"ask the coordinator which; a withdrawn key is taken again with {enrol}, a site still shown online "
+                "(its clock was set back?) can start again later",
             )
         if first:
             self._console.say(
-                f"the coordinator still shows this site online; trying again for up to {KNOWN_ONLINE_SECONDS:.0f} s"
+                "the coordinator refuses this site's key: it still shows this site online after a crash, or has "
+                f"withdrawn the key; trying again for up to {KNOWN_KEY_SECONDS:.0f} s"
             )
         self._start_supernode_at = now + _ACTIVATION_RETRY_SECONDS
 
@@ -216,9 +232,20 @@ class Supervisor:
     def _change_port(self) -> None:
         """Take another loopback port where someone was faster; the worker must know it too."""
         self._crashes.add("network")
-        self._worker.end(GRACE_SECONDS)
+        if not self._has_left(self._worker):
+            return
         self._port = free_port(0)
         self._restart_worker()
+
+    def _has_left(self, child: SupernodeProcess | WorkerProcess) -> bool:
+        """End a process within the grace; False where this program is told to end, which has one grace for both."""
+        child.ask_to_end()
+        deadline = time.monotonic() + GRACE_SECONDS
+        while child.ended() is None and time.monotonic() < deadline:
+            if self._stop.wait(_TICK_SECONDS):
+                return False
+        child.end(0.0)
+        return True
 
     def _end(self) -> None:
         """End both processes within the grace, together."""

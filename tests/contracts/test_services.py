@@ -6,11 +6,13 @@ import configparser
 import shlex
 import shutil
 import subprocess
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
 from typer.main import get_command
 
+from client.device_lock import LOCK_FOLDER
 from client.supervisor import GRACE_SECONDS
 from semc.exit_codes import ExitCode
 
@@ -58,6 +60,20 @@ def test_the_commands_exist_with_these_options() -> None:
     assert Path(program).name == "semc-server"
     group = get_command(server)
     group.commands[command].make_context(command, arguments).close()  # type: ignore[attr-defined]
+
+
+def sees_the_gpu_lock(service: Mapping[str, str]) -> bool:
+    """Tell whether a service writes in the machine's own lock folder, not in a private or read-only one."""
+    is_private = service.get("PrivateTmp", "no") != "no"
+    is_read_only = service.get("ProtectSystem") == "strict"
+    return not is_private and (not is_read_only or str(LOCK_FOLDER) in service["ReadWritePaths"].split())
+
+
+def test_the_gpu_lock_is_the_machines_own() -> None:
+    service = dict(unit("semc-client")["Service"])
+    assert sees_the_gpu_lock(service)
+    for defeats in ({"PrivateTmp": "yes"}, {"ReadWritePaths": "/srv/semc"}):
+        assert not sees_the_gpu_lock(service | defeats), "the control"
 
 
 @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd is not installed")
