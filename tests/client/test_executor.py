@@ -142,6 +142,25 @@ def test_a_device_failure_ends_the_worker_after_its_reply() -> None:
         assert not thread.is_alive()
 
 
+def test_a_reply_that_cannot_be_sent_is_told_as_a_lost_task(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(executor, "_OUTAGE_SECONDS", 0.5)
+    stages: list[Stage] = []
+    with supernode() as node:
+
+        def vanish(message: Message) -> RecordDict:
+            node.close()
+            return RecordDict()
+
+        with worker(node, answering(vanish), stages):
+            node.give_task()
+            node.give_message(payload(100))
+            deadline = time.monotonic() + 30
+            while Stage.LOST not in stages:
+                assert time.monotonic() < deadline, stages
+                time.sleep(0.02)
+    assert stages[: stages.index(Stage.LOST)] == [Stage.IDLE, Stage.PULLING, Stage.WORKING, Stage.PUSHING]
+
+
 def test_nobody_without_the_secret_gets_a_task() -> None:
     with supernode() as node:
         node.give_task()
