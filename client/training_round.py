@@ -8,7 +8,7 @@ objective, decoded images. So a deployed, a simulated and a replayed round give 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
@@ -23,19 +23,13 @@ from client.outbox import Outbox
 from client.partial_round import PartialRound
 from client.progress import Progress, Report, silent
 from client.refusal import local_line
+from client.round_images import RoundImages
 from client.round_log import record_round
 from client.round_update import MetricValue, RoundUpdate, training_metrics
 from client.site_judge import SiteJudge
 from client.tensor_hash import tensors_sha256
 from semc.config import SiteConfig, StudyConfig
-from semc.datasets import (
-    Batch,
-    SiteImages,
-    adaptation_batches,
-    build_site_data,
-    steps_per_epoch,
-    training_batches,
-)
+from semc.datasets import SiteImages, build_site_data
 from semc.exit_codes import ExitCode, SemcError
 from semc.models import build_model
 from semc.objectives import build_objective
@@ -77,8 +71,9 @@ class SiteTrainer:
         # Before the data are read: what changes in between is found by the next one that looks.
         self._fingerprint = SiteDataWatch(site).now() if data is None else data
         self._data = build_site_data(site.data, study.data, study.training.batch_size)
-        self._images = SiteImages(study.data, site.data, study.model.weights)
-        self._judge = SiteJudge(site, study, self._data, self._images, self._device)
+        images = SiteImages(study.data, site.data, study.model.weights)
+        self._batches = RoundImages(site, study, self._data, images)
+        self._judge = SiteJudge(site, study, self._data, images, self._device)
         self._state = LocalState(
             site.state_directory, site.site, study.digest(), study.federation.checkpoints_kept
         )
@@ -98,15 +93,6 @@ class SiteTrainer:
         self._objective = build_objective(self._study, self._data.class_counts, len(self._data.train))
         self._trainer = Trainer(self._study, self._network, self._objective, self._device)
         self._untouched = True
-
-    @property
-    def steps_per_round(self) -> int:
-        """Optimiser steps of one round at this site."""
-        training = self._study.training
-        if training.local_steps is not None:
-            return training.local_steps
-        assert training.local_epochs is not None
-        return training.local_epochs * steps_per_epoch(len(self._data.train), training.batch_size)
 
     def run_round(
         self,
@@ -275,7 +261,7 @@ class SiteTrainer:
     ) -> _Trained:
         """Judge the incoming weights and train the whole round."""
         self._start_from(self._state.newest(round_number - 1), shared)
-        self._objective.new_global_weights(self._network, self._images_of)
+        self._objective.new_global_weights(self._network, self._batches.of)
         metrics: dict[str, MetricValue] = {}
         if judged:
             report(Progress("evaluating", round_number))
@@ -296,43 +282,16 @@ class SiteTrainer:
             SemcError: CHECKPOINT_INVALID where the point does not fit, which leaves network and objective undefined.
         """
         first = 0 if point is None else point.steps
-        training, steps = self._study.training, self.steps_per_round
+        steps = self._batches.steps
         seed_everything(derive_seed(self._study.seed, self._site.site, round_number))
-        batches = training_batches(
-            self._data.train,
-            self._images,
-            batch_size=training.batch_size,
-            num_steps=steps,
-            seed=derive_seed(self._study.seed, self._site.site, round_number, "batches"),
-            workers=self._site.loader_workers,
-            first_step=first,
-        )
         return self._trainer.train(
-            _counted(batches, round_number, first, steps, report),
+            self._batches.batches(round_number, first, report),
             global_step=(round_number - 1) * steps,
             total_steps=self._study.federation.rounds * steps,
             point=point,
             after_step=lambda take: begun.keep_if_due(metrics, take),
         )
 
-    def _images_of(self, ids: Sequence[int]) -> Iterator[Batch]:
-        """Yield training images by row number, in the same batches for the same ids; unknown rows are left out."""
-        rows = {row.index: row for row in self._data.train}
-        return adaptation_batches(
-            [rows[number] for number in ids if number in rows],
-            self._images,
-            seed=derive_seed(self._study.seed, self._site.site, "refresh"),
-        )
-
     def _is_evaluated(self, finished_round: int) -> bool:
         """Tell whether the weights a round ended with are judged when they come in for the next one."""
         return finished_round > 0 and finished_round % self._study.federation.evaluate_every == 0
-
-
-def _counted(
-    batches: Iterable[Batch], round_number: int, first: int, total: int, report: Report
-) -> Iterator[Batch]:
-    """Pass batches on and tell how many there were."""
-    for done, batch in enumerate(batches, start=first):
-        report(Progress("training", round_number, done, total))
-        yield batch
