@@ -51,7 +51,7 @@ demo: setup ## Train SEMC across three phantom hospitals on this machine (DATA=f
 	$(BIN)/semc-sim demo $(if $(DATA),--data $(DATA)) $(if $(SEED),--seed $(SEED)) --out runs/demo
 
 test: lint ## Lint, then every quick test, with the line coverage of semc/
-	$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup \
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder \
 	-m "not slow and not bench and not audit and not faults" \
 	--cov=semc --cov-report=term:skip-covered --cov-fail-under=90
 
@@ -65,7 +65,7 @@ privacy-audit: setup ## Attack patient-level privacy and its ledger at full size
 # QUICK=1 is what `make test` runs of it; SCHEDULES=n random schedules (default 200), FROM=seed goes on from there.
 faults: setup ## Kill, cut off and starve real processes; writes runs/faults (QUICK=1, SCHEDULES=n, FROM=seed)
 	FAULTS=runs/faults $(if $(SCHEDULES),FAULT_SCHEDULES=$(SCHEDULES)) $(if $(FROM),FAULT_FROM=$(FROM)) \
-	$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup $(if $(QUICK),-m "not faults") tests/faults
+	$(BIN)/python -m pytest -n $(WORKERS) $(if $(QUICK),--dist loadfile -m "not faults") tests/faults
 
 lint: setup ## Style, types, import arrows, spelling
 	$(BIN)/ruff check $(CODE) tests docker

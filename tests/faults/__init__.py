@@ -2,4 +2,5 @@
 
 import pytest
 
-pytest.register_assert_rewrite("tests.faults.federation", "tests.faults.plan", "tests.faults.study_run")
+for _module in ("cut", "federation", "kill_cell", "plan", "schedules", "study_run"):
+    pytest.register_assert_rewrite(f"tests.faults.{_module}")

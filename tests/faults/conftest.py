@@ -12,6 +12,8 @@ from typing import Any
 
 import pytest
 
+from tests.faults.bad_link import BadLink
+from tests.faults.cut import dial
 from tests.faults.fault_report import print_report, write_report
 from tests.faults.fault_row import FaultRow
 from tests.faults.federation import Federation, running_federation
@@ -44,6 +46,22 @@ def standing(federation: Federation, request: pytest.FixtureRequest) -> Iterator
     federation.plan.release()
     if request.session.testsfailed > before:
         federation.kill_everything()
+
+
+@pytest.fixture(scope="module")
+def over_link(federation: Federation) -> Iterator[BadLink]:
+    """The link between the first hospital and the coordinator."""
+    with BadLink(federation.rehearsal.address) as link:
+        dial(federation, link.address)
+        yield link
+        dial(federation, federation.rehearsal.address)
+
+
+@pytest.fixture
+def link(over_link: BadLink) -> Iterator[BadLink]:
+    """The same link for one test, good at its beginning and its end."""
+    yield over_link
+    over_link.heal()
 
 
 @pytest.fixture

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from semc.config import StudyConfig
-from tests.faults.federation import Federation, wait_for
+from tests.faults.federation import Federation, small_study, wait_for
 from tests.faults.strike import Stage, Target, bring_back, kill, stop_at
 
 MOST_STRIKES = 3
+QUICK_SEEDS = (4, 8)
+"""Those of every `make test`."""
 _STAGES = tuple(stage for stage in Stage if stage is not Stage.IDLE)
 _TARGETS = (*Target, Target.WORKER, Target.SERVERAPP)
 _LONGEST_PAUSE_SECONDS = 6.0
@@ -77,3 +80,41 @@ def run_schedule(federation: Federation, study: StudyConfig, schedule: Sequence[
     run.assert_whole(reference)
     wait_for(lambda: not federation.orphans(), f"orphans to end: {federation.orphans()}", 20)
     return hits
+
+
+def run_seeds(
+    federation: Federation, seeds: Iterable[int], tell: Callable[[dict[str, Any]], None]
+) -> dict[int, str]:
+    """Run the schedules of some seeds one after the other; one that fails does not keep the others from running.
+
+    Args:
+        federation: Where.
+        seeds: Which.
+        tell: Given what became of each.
+
+    Returns:
+        Seed to what was wrong, for those where something was.
+    """
+    study = small_study(federation.names)
+    problems = {}
+    for seed in seeds:
+        schedule = strikes(seed, federation.names)
+        started, problem, hits = time.monotonic(), "", 0
+        try:
+            federation.start_what_ended()
+            hits = run_schedule(federation, study, schedule)
+        except AssertionError as error:
+            problem = problems[seed] = str(error)
+            federation.plan.release()
+            federation.kill_everything()
+        tell(
+            {
+                "seed": seed,
+                "strikes": len(schedule),
+                "hits": hits,
+                "what": [str(strike) for strike in schedule],
+                "seconds": round(time.monotonic() - started, 1),
+                "problem": problem,
+            }
+        )
+    return problems

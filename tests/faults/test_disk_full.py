@@ -20,7 +20,6 @@ SITE = "north"
 
 pytestmark = [
     pytest.mark.faults,
-    pytest.mark.xdist_group("faults-storage"),
     pytest.mark.timeout(900),
     pytest.mark.skipif(not can_mount(), reason="only root may mount a small disk"),
 ]

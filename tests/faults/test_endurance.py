@@ -20,7 +20,7 @@ MOST_HANDLES = 2
 MOST_DISK_MB = 10.0
 """Growth of the home beside the run folders: the database's log and the service logs come and go."""
 
-pytestmark = [pytest.mark.faults, pytest.mark.xdist_group("faults-endurance"), pytest.mark.timeout(5400)]
+pytestmark = [pytest.mark.faults, pytest.mark.timeout(5400)]
 
 PROCESSES = {
     "semc-server up": ("up",),

@@ -20,7 +20,7 @@ SITES = tuple(f"site_{number:02d}" for number in range(1, 1 + int(os.environ.get
 ROUNDS = 10
 _LOOK_SECONDS = 0.03
 
-pytestmark = [pytest.mark.faults, pytest.mark.xdist_group("faults-many"), pytest.mark.timeout(3600)]
+pytestmark = [pytest.mark.faults, pytest.mark.timeout(3600)]
 
 
 @pytest.fixture(scope="module")

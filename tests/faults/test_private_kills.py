@@ -24,7 +24,7 @@ from tests.faults.study_run import StudyRun
 SITE, TIGHT = "north", "east"
 PLENTY = 60.0
 
-pytestmark = [pytest.mark.faults, pytest.mark.xdist_group("faults-private"), pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.faults, pytest.mark.timeout(900)]
 
 
 def private_study(names: Sequence[str], **federation: object) -> StudyConfig:

@@ -3,68 +3,31 @@
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 
-from tests.faults.federation import Federation, small_study
-from tests.faults.schedules import run_schedule, strikes
+from tests.faults.federation import Federation
+from tests.faults.schedules import QUICK_SEEDS, run_seeds, strikes
 
-QUICK = 2
 BLOCK = 10
 FIRST = int(os.environ.get("FAULT_FROM", "0"))
 """Seed to begin with: a long run that was interrupted goes on from there."""
-NUMBER = int(os.environ.get("FAULT_SCHEDULES", "200"))
+LAST = FIRST + int(os.environ.get("FAULT_SCHEDULES", "200"))
+SEEDS = [seed for seed in range(FIRST, LAST) if seed not in QUICK_SEEDS]
+"""Those left out are in test_quick.py."""
+BLOCKS = [SEEDS[start : start + BLOCK] for start in range(0, len(SEEDS), BLOCK)]
+"""The unit that is handed to a worker."""
 
 
-def blocks() -> list[Any]:
-    """Return seeds in blocks, the unit that is handed to a worker; the first few are quick."""
-    quick = pytest.param(range(QUICK), marks=pytest.mark.xdist_group("faults"), id="first")
-    starts = range(max(FIRST, QUICK), FIRST + NUMBER, BLOCK)
-    return [
-        quick,
-        *(
-            pytest.param(
-                range(start, min(start + BLOCK, FIRST + NUMBER)),
-                marks=pytest.mark.faults,
-                id=f"from {start}",
-            )
-            for start in starts
-        ),
-    ]
-
-
+@pytest.mark.faults
 @pytest.mark.timeout(600 * BLOCK)
-@pytest.mark.parametrize("seeds", blocks())
+@pytest.mark.parametrize("seeds", BLOCKS, ids=lambda seeds: f"from {seeds[0]}")
 def test_random_kills_lose_nothing(
-    standing: Federation, record_schedule: Callable[[dict[str, Any]], None], seeds: range
+    standing: Federation, record_schedule: Callable[[dict[str, Any]], None], seeds: list[int]
 ) -> None:
-    study = small_study(standing.names, name="tiny-faults", training__local_steps=8)
-    standing.reference(study)
-    problems = {}
-    for seed in seeds:
-        schedule = strikes(seed, standing.names)
-        started, problem, hits = time.monotonic(), "", 0
-        try:
-            standing.start_what_ended()
-            hits = run_schedule(standing, study, schedule)
-        except AssertionError as error:
-            problem = problems[seed] = str(error)
-            standing.plan.release()
-            standing.kill_everything()
-        record_schedule(
-            {
-                "seed": seed,
-                "strikes": len(schedule),
-                "hits": hits,
-                "what": [str(strike) for strike in schedule],
-                "seconds": round(time.monotonic() - started, 1),
-                "problem": problem,
-            }
-        )
-    assert problems == {}
+    assert run_seeds(standing, seeds, record_schedule) == {}
 
 
 def test_a_seed_is_a_schedule_and_seeds_reach_everything() -> None:

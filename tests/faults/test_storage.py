@@ -16,7 +16,7 @@ from tests.faults.strike import Target, bring_back, kill
 
 BUSY_SECONDS = 20.0
 
-pytestmark = [pytest.mark.faults, pytest.mark.xdist_group("faults-storage"), pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.faults, pytest.mark.timeout(900)]
 
 
 @pytest.mark.parametrize("damage", ["tensors", "description", "reply"])

@@ -1,17 +1,40 @@
-"""The harness notices what it is there to notice: a changed bit, a process nobody owns, a fault that never came."""
+"""The faults of every `make test`, in one federation; and that the harness notices what it is there to notice."""
 
 from __future__ import annotations
 
 import os
 import subprocess
 import sys
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 
+from tests.faults.bad_link import BadLink, Way
+from tests.faults.conftest import Record
+from tests.faults.cut import reset_in_the_middle
 from tests.faults.federation import MARK, Federation, small_study, wait_for
+from tests.faults.kill_cell import QUICK, survive
 from tests.faults.plan import Stop
+from tests.faults.schedules import QUICK_SEEDS, run_seeds
+from tests.faults.strike import Stage, Target
 
-pytestmark = [pytest.mark.xdist_group("faults"), pytest.mark.timeout(900)]
+pytestmark = pytest.mark.timeout(900)
+
+
+@pytest.mark.parametrize(("target", "stage"), QUICK)
+def test_a_study_survives(standing: Federation, record: Record, target: Target, stage: Stage) -> None:
+    record(survive(standing, target, stage))
+
+
+def test_random_kills_lose_nothing(
+    standing: Federation, record_schedule: Callable[[dict[str, Any]], None]
+) -> None:
+    assert run_seeds(standing, QUICK_SEEDS, record_schedule) == {}
+
+
+def test_a_reset_in_the_middle_of_an_upload(standing: Federation, link: BadLink, record: Record) -> None:
+    record(reset_in_the_middle(standing, link, Way.UP))
 
 
 def test_one_tensor_bent_by_a_millionth_is_another_study(standing: Federation) -> None:
