@@ -124,7 +124,9 @@ def test_one_seed_gives_the_same_messages_and_another_does_not(
     recorded: tuple[StudyConfig, list[Message]], hospitals: Path, tmp_path: Path
 ) -> None:
     study, messages = recorded
-    sent = {seed: payloads(record(with_seed(study, seed), hospitals, tmp_path / str(seed))) for seed in (3, 4)}
+    sent = {
+        seed: payloads(record(with_seed(study, seed), hospitals, tmp_path / str(seed))) for seed in (3, 4)
+    }
     assert study.seed == 3
     assert sent[3] == payloads(messages)
     assert sent[4] != sent[3]
