@@ -80,10 +80,13 @@ def pytest_runtest_logreport(report: pytest.TestReport) -> None:
     """Keep the rows of tests that passed and the names of the others."""
     if report.failed:
         _failed.append(report.nodeid)
-    if report.when == "call":
-        _schedules.extend(value for name, value in report.user_properties if name == _SCHEDULE)
-    if report.when == "call" and report.passed:
-        _rows.extend(value for name, value in report.user_properties if name == _ROW)
+    if report.when != "call":
+        return
+    for name, value in report.user_properties:
+        if name == _SCHEDULE and isinstance(value, dict):
+            _schedules.append(value)
+        if name == _ROW and isinstance(value, dict) and report.passed:
+            _rows.append(value)
 
 
 def pytest_terminal_summary() -> None:

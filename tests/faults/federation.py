@@ -23,7 +23,7 @@ from server.health import Health, ask_health
 from server.home import Home
 from simulation.make_sites import SitesRequest, make_sites
 from simulation.rehearsal import Rehearsal
-from simulation.run import SITE_FILE
+from simulation.site_folder import SITE_FILE
 from tests.faults.injected.sitecustomize import PLAN_VARIABLE
 from tests.faults.plan import INJECTED, Plan
 from tests.faults.study_run import StudyRun
