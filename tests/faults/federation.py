@@ -80,7 +80,8 @@ class Federation:
         path = os.pathsep.join(filter(None, (str(INJECTED), os.environ.get("PYTHONPATH", ""))))
         self.environment = {"PYTHONPATH": path, PLAN_VARIABLE: str(self.plan.file), MARK: str(folder)}
         images = dict.fromkeys(site_files, 12)
-        self.rehearsal = Rehearsal(folder, site_files, images, environment=self.environment)
+        # Idle processes that asked ten times a second would take a third of a small machine.
+        self.rehearsal = Rehearsal(folder, site_files, images, poll_seconds=0.5, environment=self.environment)
         self.home = Home(self.rehearsal.home)
         self._references: dict[str, StudyRun] = {}
 
