@@ -56,7 +56,8 @@ def build_app(run_folder: Path | None = None) -> ServerApp:
                     signer=ReceiptSigner.load_or_make(home.receipts_key) if home else None,
                 )
         except SemcError as error:
-            _report(folder, error)
+            if error.code is not ExitCode.ALREADY_RUNNING:  # the other round loop has the word
+                _report(folder, error)
             raise
         except httpx.HTTPError:
             raise  # the SuperLink failed, not the study: without a word the run is brought back

@@ -100,7 +100,9 @@ class RunKeeper:
         match run_state(folder):
             case RunState.INTERRUPTED:
                 return True
-            case RunState.WAITING if folder.flower_run is not None:
+            case RunState.WAITING:
+                if folder.flower_run is None:
+                    return True  # nobody came to the end of submitting it
                 try:
                     return Control(self.home, _CALL_SECONDS).run_status(folder.flower_run).finished
                 except SemcError:
@@ -121,7 +123,7 @@ class RunKeeper:
             self._give_up(folder, SemcError(ExitCode.RUN_FAILED, problem, fix))
             return
         try:
-            resubmit(self.home, folder, patience_seconds=_CALL_SECONDS)
+            resubmit(self.home, folder, unattended=True)
         except SemcError as error:
             if error.code not in _NOT_THE_RUNS_FAULT:
                 self._give_up(folder, error)

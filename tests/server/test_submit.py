@@ -8,12 +8,14 @@ from pathlib import Path
 import pytest
 
 from semc.exit_codes import ExitCode, SemcError
+from server.control import Control
 from server.events import Event, EventLog, EventReader
 from server.find_run import unfinished_run
 from server.follow import follow
 from server.health import Health
 from server.home import Endpoint, Home
 from server.run_folder import RunFolder
+from server.run_state import RunState, run_state
 from server.submit import resubmit
 from tests.semc.reporting.study_result import study_result
 from tests.server.federation import registry_of, tiny_study
@@ -155,3 +157,44 @@ def test_resume_takes_the_latest_run_that_has_not_finished(home: Home) -> None:
             events.write(Event.FINISHED, outcome="complete_on_subset", seconds=1.0)
     assert unfinished_run(home, None).root.name == "run-2"
     assert unfinished_run(home, "run-1").root.name == "run-1"
+
+
+@pytest.mark.parametrize("unattended", [False, True])
+def test_a_superlink_that_dies_while_it_is_handed_a_run_is_waited_for_by_people_and_tried_again_by_the_keeper(
+    home: Home, clock: Clock, monkeypatch: pytest.MonkeyPatch, unattended: bool
+) -> None:
+    monkeypatch.setattr("server.submit.time", clock)
+    monkeypatch.setattr(
+        "server.submit.ask_health", lambda _: Health.SERVING if not 0 < clock.now < 5 else Health.UNREACHABLE
+    )
+    folder, events = submitted(home)
+    events.write(Event.STARTED, sites=[], rounds=1, digest="")
+    tries: list[float] = []
+
+    def submit(_control: Control, _bundle: Path) -> str:
+        tries.append(clock.now)
+        clock.now += 1
+        if len(tries) == 1:
+            raise SemcError(ExitCode.SERVER_UNREACHABLE, "Nobody answers.", "wait")
+        return "77"
+
+    monkeypatch.setattr(Control, "submit", submit)
+    if unattended:
+        with pytest.raises(SemcError):
+            resubmit(home, folder, unattended=True)
+        assert len(tries) == 1
+        assert run_state(folder) is RunState.WAITING, "no word: it is tried again"
+        assert folder.flower_run is None
+    else:
+        resubmit(home, folder)
+        assert len(tries) == 2
+        assert folder.flower_run == "77"
+
+
+def test_the_keeper_never_waits_for_somebody_who_submits(home: Home) -> None:
+    """He may be waiting for the SuperLink, which only the keeper's process can bring back."""
+    folder, events = submitted(home)
+    events.write(Event.STARTED, sites=[], rounds=1, digest="")
+    with home.lock("submit.lock", wait=True), pytest.raises(SemcError) as caught:
+        resubmit(home, folder, unattended=True)
+    assert caught.value.code is ExitCode.ALREADY_RUNNING
