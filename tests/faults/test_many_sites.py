@@ -16,7 +16,7 @@ from tests.faults.fault_row import FaultRow
 from tests.faults.federation import Federation, running_federation, small_study
 from tests.faults.study_run import StudyRun
 
-SITES = tuple(f"site_{number:02d}" for number in range(1, 1 + int(os.environ.get("FAULT_SITES", "32"))))
+SITES = tuple(f"site-{number:02d}" for number in range(1, 1 + int(os.environ.get("FAULT_SITES", "32"))))
 ROUNDS = 10
 _LOOK_SECONDS = 0.03
 
