@@ -18,7 +18,9 @@ from enum import StrEnum
 from typing import Any
 
 _PIECE = 16 << 10
-_PIECES_UNDER_WAY = 256
+_PIECES_UNDER_WAY = 16
+_SOCKET_BUFFER = 64 << 10
+"""Small, as a link's own queue is: with megabytes of it a sender would be done long before anything arrived."""
 
 
 class Way(StrEnum):
@@ -71,8 +73,10 @@ class BadLink:
 
     def __enter__(self) -> BadLink:
         self._thread.start()
-        self._server = self._do(asyncio.start_server(self._accept, "127.0.0.1", 0))
-        self.address = f"127.0.0.1:{self._server.sockets[0].getsockname()[1]}"
+        near = _socket()
+        near.bind(("127.0.0.1", 0))
+        self.address = f"127.0.0.1:{near.getsockname()[1]}"
+        self._server = self._do(asyncio.start_server(self._accept, sock=near))
         self.heal()
         return self
 
@@ -140,11 +144,13 @@ class BadLink:
 
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await self._open.wait()
+        far = _socket()
         try:
-            far_reader, far_writer = await asyncio.open_connection(*self._target)
+            await self._loop.sock_connect(far, self._target)
         except OSError:
             writer.transport.abort()
             return
+        far_reader, far_writer = await asyncio.open_connection(sock=far)
         connection = _Connection(writer, far_writer)
         connection.dead = self._half_open
         self._connections.add(connection)
@@ -209,3 +215,11 @@ class BadLink:
         for connection in list(self._connections):
             connection.reset()
             self.resets += 1
+
+
+def _socket() -> socket.socket:
+    """Return a TCP socket with a small receive buffer; those it accepts have one too."""
+    made = socket.socket()
+    made.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _SOCKET_BUFFER)
+    made.setblocking(False)
+    return made

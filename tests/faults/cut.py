@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import time
 
 import yaml
@@ -17,8 +19,9 @@ _SOME_BYTES = 400_000
 
 
 def dial(federation: Federation, address: str) -> None:
-    """Have the hospital's client dial another address."""
-    federation.rehearsal.kill(SITE)
+    """End the hospital's client in order and have it dial another address."""
+    os.kill(federation.rehearsal.pid(SITE), signal.SIGTERM)
+    wait_for(lambda: federation.rehearsal.has_ended(SITE), "the client to leave", 30)
     file = federation.site_files[SITE]
     content = yaml.safe_load(file.read_text(encoding="utf-8"))
     content["coordinator"]["address"] = address

@@ -21,19 +21,24 @@ def cells_of(row: Mapping[str, Any]) -> tuple[str, ...]:
     return (row["fault"], row["cell"], row["ended"], *times, figures or "–")
 
 
-def summary_of(schedules: Sequence[Mapping[str, Any]]) -> str:
-    """Return one line about all random schedules."""
+def summaries_of(schedules: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return one line about all random schedules of each kind."""
+    kinds = sorted({item["kind"] for item in schedules})
+    return [_summary_of(kind, [item for item in schedules if item["kind"] == kind]) for kind in kinds]
+
+
+def _summary_of(kind: str, schedules: Sequence[Mapping[str, Any]]) -> str:
     failed = [str(item["seed"]) for item in schedules if item["problem"]]
     strikes, hits = (sum(item[name] for item in schedules) for name in ("strikes", "hits"))
     return (
-        f"{len(schedules)} random schedules, {strikes} kills of which {hits} during a study: "
+        f"{kind}: {len(schedules)} random schedules, {strikes} faults of which {hits} during a study: "
         f"{len(schedules) - len(failed)} whole and bit-equal, {len(failed)} not"
         + (f" (seeds {', '.join(failed)})" if failed else "")
     )
 
 
 def print_report(rows: Sequence[Mapping[str, Any]], schedules: Sequence[Mapping[str, Any]]) -> None:
-    """Print the table, and one line about the random schedules."""
+    """Print the table, and one line about each kind of random schedules."""
     table = Table(title="Faults", title_justify="left")
     for heading in _HEADINGS:
         table.add_column(heading, justify="right" if heading in ("recovered after", "delay") else "left")
@@ -43,8 +48,8 @@ def print_report(rows: Sequence[Mapping[str, Any]], schedules: Sequence[Mapping[
     if not console.is_terminal:
         console.width = _WIDTH
     console.print(table)
-    if schedules:
-        console.print(summary_of(schedules))
+    for summary in summaries_of(schedules):
+        console.print(summary)
 
 
 def write_report(
@@ -66,11 +71,12 @@ def write_report(
     (folder / "faults.json").write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
     lines = [_HEADINGS, ["---"] * len(_HEADINGS), *(cells_of(row) for row in rows)]
     text = ["# Faults", "", *("| " + " | ".join(line) + " |" for line in lines), ""]
-    text += [summary_of(schedules) + ".", ""] if schedules else []
+    for summary in summaries_of(schedules):
+        text += [f"{summary}.", ""]
     text += [f"Failed: {', '.join(sorted(failed))}." if failed else "Every fault was survived.", ""]
     (folder / "faults.md").write_text("\n".join(text), encoding="utf-8")
     if schedules:
-        told = {"summary": summary_of(schedules), "schedules": list(schedules)}
+        told = {"summary": summaries_of(schedules), "schedules": list(schedules)}
         (folder / "schedules.json").write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
 
 

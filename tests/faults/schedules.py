@@ -109,6 +109,7 @@ def run_seeds(
             federation.kill_everything()
         tell(
             {
+                "kind": "programs",
                 "seed": seed,
                 "strikes": len(schedule),
                 "hits": hits,

@@ -52,7 +52,7 @@ class StudyRun:
     def _follow(self, *arguments: str) -> subprocess.Popen[bytes]:
         with self._log.open("ab") as log:
             return subprocess.Popen(
-                [*program("semc-server"), *arguments, "--home", str(self._home.root), "--format", "json"],
+                [*program("semc-server"), *arguments, "--home", str(self._home.root)],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=log,
@@ -101,7 +101,7 @@ class StudyRun:
 
     def said(self) -> str:
         """Return the end of what the followers printed."""
-        return self._log.read_text(encoding="utf-8", errors="replace")[-600:]
+        return self._log.read_text(encoding="utf-8", errors="replace")[-3000:]
 
     def result(self) -> StudyResult:
         """Return the finished study."""

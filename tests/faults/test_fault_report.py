@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from tests.faults.fault_report import cells_of, summary_of, write_report
+from tests.faults.fault_report import cells_of, summaries_of, write_report
 from tests.faults.fault_row import FaultRow
 
 ROW = FaultRow("kill -9", "worker, train", "complete, bit-equal", 61.25, 70.0, {"epsilon": 1.5}).plain()
-GOOD = {"seed": 0, "strikes": 3, "hits": 2, "problem": ""}
-BAD = {"seed": 7, "strikes": 1, "hits": 1, "problem": "another sum"}
+GOOD = {"kind": "programs", "seed": 0, "strikes": 3, "hits": 2, "problem": ""}
+BAD = {"kind": "programs", "seed": 7, "strikes": 1, "hits": 1, "problem": "another sum"}
 
 
 def test_a_row_tells_times_and_figures_and_says_where_there_are_none() -> None:
@@ -19,9 +19,11 @@ def test_a_row_tells_times_and_figures_and_says_where_there_are_none() -> None:
 
 
 def test_a_failed_seed_is_named() -> None:
-    assert summary_of([GOOD]).endswith("1 whole and bit-equal, 0 not")
-    assert summary_of([GOOD, BAD]).endswith("1 whole and bit-equal, 1 not (seeds 7)")
-    assert summary_of([GOOD, BAD]).startswith("2 random schedules, 4 kills of which 3 during a study")
+    [good], [both] = summaries_of([GOOD]), summaries_of([GOOD, BAD])
+    assert good.endswith("1 whole and bit-equal, 0 not")
+    assert both.endswith("1 whole and bit-equal, 1 not (seeds 7)")
+    assert both.startswith("programs: 2 random schedules, 4 faults of which 3 during a study")
+    assert len(summaries_of([GOOD, {**BAD, "kind": "forked processes"}])) == 2
 
 
 def test_the_files_hold_everything(tmp_path: Path) -> None:
