@@ -23,7 +23,7 @@ from server.ledger_heads import LedgerHeads
 from server.receipt_signing import ReceiptSigner
 from server.rounds import run_study
 from server.run_folder import RunFolder
-from server.run_state import RunState, run_state
+from server.run_state import RunState, has_stopped, run_state
 
 
 def build_app(run_folder: Path | None = None) -> ServerApp:
@@ -44,8 +44,8 @@ def build_app(run_folder: Path | None = None) -> ServerApp:
                 _limit_pulls(study.federation.deadline_seconds)
             home = _home() if run_folder is None else None
             with folder.lock():
-                if run_state(folder) is RunState.FINISHED:
-                    return  # submitted twice; what is finished is not begun again
+                if run_state(folder) is RunState.FINISHED or (run_folder is None and has_stopped(folder)):
+                    return  # submitted twice; what has ended goes on only where somebody asks for it
                 folder.result_file.unlink(missing_ok=True)  # of the time it stopped
                 run_study(
                     grid,

@@ -121,14 +121,13 @@ class Control:
         """
         self._call(ExitCode.RUN_FAILED, "The SuperLink did not stop the run", ("stop", run_id, CONNECTION))
 
-    def run_status(self, run_id: str) -> RunStatus:
-        """Return the state of one run; the only trustworthy answer to "did it work?" that Flower gives."""
-        answer = self._call(
-            ExitCode.SERVER_UNREACHABLE,
-            "The run's state cannot be read",
-            ("list", CONNECTION, "--run-id", run_id),
-        )
-        return _status(answer["runs"][0])
+    def is_under_way(self, run_id: str) -> bool:
+        """Whether Flower has a run and has not ended it; one that its database has lost is not under way.
+
+        Raises:
+            SemcError: SERVER_UNREACHABLE.
+        """
+        return any(run.run_id == run_id and not run.finished for run in self.runs())
 
     def runs(self) -> list[RunStatus]:
         """Return the state of all runs."""

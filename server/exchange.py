@@ -24,7 +24,8 @@ from server.receipts import Reason, Receipt, SiteState, Stage, not_in, receipt_o
 from server.roster import Roster
 
 _LONGEST_PAUSE_SECONDS: Final = 30.0
-_SHORTEST_TTL_SECONDS: Final = 1.0
+_TTL_BEYOND_SECONDS: Final = 300.0
+"""How long Flower keeps message and answer beyond the deadline: an answer that came in time may be fetched after it."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +73,9 @@ class _Part:
     looked: float = -1.0
     """When its answer was last looked for, seconds into the round."""
     last: Receipt | None = None
-    """Why it was sent the message again."""
+    """Why it was, or would have been, sent the message again."""
+    given_up: bool = False
+    """It is not sent the message any more."""
 
 
 class Exchange:
@@ -165,7 +168,7 @@ class Exchange:
                 self._content(site),
                 node,
                 self._type,
-                ttl=max(_SHORTEST_TTL_SECONDS, self._left(site)),
+                ttl=self._left(site) + _TTL_BEYOND_SECONDS,
                 group_id=self._group,
             )
             for site, node in nodes.items()
@@ -205,11 +208,18 @@ class Exchange:
             return
         part.looked = self._waited()
         question = next((asked for asked in part.questions if asked.message_id == look.message_id), None)
-        if reply is None or question is None:
+        if question is None:
+            return
+        if look.unreadable:
+            del self._open[site]
+            yield Absence(site, not_in(SiteState.REFUSED, Reason.RECORDS, Stage.CHECK), part.attempts)
+            return
+        if reply is None:
             return
         if reply.has_error():
+            is_newest = question is part.questions[-1]
             part.questions.remove(question)
-            if part.questions or part.pending:
+            if part.pending or not is_newest:
                 return  # it has been asked again since
             receipt = receipt_of_error(reply.error.code, reply.error.reason or "", stage_of(self._type))
             if self._repeat(receipt):
@@ -227,7 +237,7 @@ class Exchange:
         part.pending, part.last, part.not_before = True, receipt, self._waited() + pause
         return Repeat(site, receipt)
 
-    def _came_back(self) -> Iterator[Absence | Repeat]:
+    def _came_back(self) -> Iterator[Repeat]:
         """Send the message again where the node was started after it was sent: what it had in hand may be gone.
 
         Flower says the same of a node whose line was cut for more than a minute; that one still answers the first.
@@ -237,10 +247,11 @@ class Exchange:
                 continue
             if self._roster.activation(site) != part.activation:
                 receipt = not_in(SiteState.DROPPED, Reason.CAME_BACK, stage_of(self._type))
-                if self._count_restarts:
-                    yield self._lost(site, part, receipt)
+                part.last, part.activation = receipt, self._roster.activation(site)
+                if self._count_restarts and part.attempts > self._retries:
+                    part.given_up = True  # it is sent nothing more; what it has in hand may still be answered
                 else:
-                    part.pending, part.last, part.not_before = True, receipt, 0.0
+                    part.pending, part.not_before = True, 0.0
                     yield Repeat(site, receipt)
 
     def _only_lost_sites_remain(self) -> bool:
@@ -262,14 +273,17 @@ class Exchange:
         """Whether a site's deadline has passed, and its answer was looked for since, unless that is impossible."""
         if self._left(site) > 0:
             return False
-        queued = any(self._pulls.is_waiting(question.message_id) for question in part.questions)
-        return not (queued and self._roster.is_online(site) and part.looked < self._deadlines[site])
+        if any(self._pulls.is_due(question.message_id) for question in part.questions):
+            return False
+        lasting = any(self._pulls.lasts(question.message_id) for question in part.questions)
+        to_look = bool(part.questions) and self._roster.is_online(site) and not lasting
+        return not to_look or part.looked >= self._deadlines[site]
 
     def _why_absent(self, site: str, part: _Part) -> Receipt:
         work = stage_of(self._type)
-        if any(self._pulls.is_fetching(question.message_id) for question in part.questions):
+        if any(self._pulls.lasts(question.message_id) for question in part.questions):
             return not_in(SiteState.LATE, Reason.DEADLINE, Stage.UPLOAD)
-        if part.pending and part.last is not None:
+        if part.last is not None and (part.pending or part.given_up):
             return part.last
         if not part.questions:
             return not_in(SiteState.DROPPED, Reason.ABSENT, Stage.JOIN)

@@ -9,8 +9,10 @@ mismatch shows before anyone trains. Nodes that are not of the study are never s
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass
 
+import httpx
 from flwr.app import Message, MessageType
 from flwr.serverapp import Grid
 
@@ -136,14 +138,32 @@ class Roster:
         }
         self._activations = {node.node_id: node.last_activated_at for node in nodes}
         self._last_online |= {site: now for site in self._joined if self.is_online(site)}
-        for node in nodes:
+        self._listen_to(self._waiting)
+        before = set(self._waiting)
+        for node in nodes:  # after the answers: whose was lost is greeted again at once
             if self._node_is_online(node.node_id):
                 self._greet(node.node_id, node.public_key, node.last_activated_at)
-        for node_id in sorted(self._waiting):
+        self._listen_to(self._waiting - before)
+
+    def _listen_to(self, node_ids: Iterable[int]) -> None:
+        for node_id in sorted(node_ids):
             if self._node_is_online(node_id):
-                for reply in self._grid.pull_messages([self._asked[node_id].question.message_id]):
-                    self._waiting.discard(node_id)
-                    self._judge(reply, self._asked[node_id].question)
+                self._listen(node_id)
+
+    def _listen(self, node_id: int) -> None:
+        """Look for a node's answer; one that Flower cannot read is an answer too."""
+        question = self._asked[node_id].question
+        try:
+            reply = next(iter(self._grid.pull_messages([question.message_id])), None)
+        except httpx.HTTPError:
+            raise
+        except Exception:
+            self._waiting.discard(node_id)
+            self._refuse(question.site, Receipt(SiteState.REFUSED, Reason.RECORDS, Stage.JOIN))
+            return
+        if reply is not None:
+            self._waiting.discard(node_id)
+            self._judge(reply, question)
 
     def _all_known(self) -> bool:
         return not self._waiting and len(self._joined) + len(self._not_joined) >= len(self.sites)
@@ -186,12 +206,15 @@ class Roster:
             self._joined[hello.site] = question.node_id
             self._events.write(Event.JOINED, site=hello.site)
             return
-        if hello.site:
-            self._not_joined[hello.site] = hello.receipt
+        self._refuse(hello.site, hello.receipt)
+
+    def _refuse(self, site: str, receipt: Receipt) -> None:
+        """Record why a site may not take part."""
+        if site:
+            self._not_joined[site] = receipt
         else:
-            self._nameless.append(hello.receipt)
-        state, reason = hello.receipt.state, hello.receipt.reason
-        self._events.write(Event.NOT_JOINED, site=hello.site, state=state, reason=reason)
+            self._nameless.append(receipt)
+        self._events.write(Event.NOT_JOINED, site=site, state=receipt.state, reason=receipt.reason)
 
     def _too_few(self) -> SemcError:
         """Return the error that says who is missing and why."""

@@ -7,6 +7,7 @@ dies again and again without a new round is given up.
 
 from __future__ import annotations
 
+import logging
 import time
 from dataclasses import dataclass, field
 from typing import Final
@@ -22,6 +23,9 @@ from server.run_state import RunState, run_state
 from server.submit import resubmit
 
 _LOOK_SECONDS: Final = 2.0
+"""Until the next try to bring a run back."""
+_IDLE_SECONDS: Final = 30.0
+"""Between looks when nothing has ended: a submission may have died half-way."""
 _MOST_REVIVALS: Final = 3
 _CALL_SECONDS: Final = 15.0
 """Longest call of the SuperLink: the supervisor waits for it, and must see a child that dies meanwhile."""
@@ -51,7 +55,8 @@ class RunKeeper:
     _left_alone: dict[str, int] = field(default_factory=dict)
     """Run to the size of its events when it was left alone; one that has been resumed since has more."""
     _revivals: dict[str, _Revivals] = field(default_factory=dict)
-    _next_look: float | None = None
+    _finished: set[str] = field(default_factory=set)
+    _next_look: float = field(default_factory=time.monotonic)
 
     def leave_alone(self) -> list[str]:
         """Never bring back what is interrupted now, from before the coordinator was started; returns those runs."""
@@ -62,27 +67,36 @@ class RunKeeper:
         return interrupted
 
     def look_soon(self) -> None:
-        """An executor has ended, or the coordinator has just started: a run may have lost its round loop."""
+        """An executor has ended: a run may have lost its round loop."""
         self._next_look = time.monotonic()
 
     def tick(self) -> None:
         """Look, where that is due, and bring back what lost its round loop; a SuperLink that is away is tried again."""
-        if self._next_look is None or time.monotonic() < self._next_look:
+        if time.monotonic() < self._next_look:
             return
-        lost = [name for name in self._unfinished() if self._is_lost(self._folder(name))]
-        for name in lost:
-            self._revive(name)
-        waiting = any(run_state(self._folder(name)) is RunState.WAITING for name in self._unfinished())
-        self._next_look = time.monotonic() + _LOOK_SECONDS if lost or waiting else None
+        self._next_look = time.monotonic() + _IDLE_SECONDS
+        try:
+            lost = [name for name in self._unfinished() if self._is_lost(self._folder(name))]
+            for name in lost:
+                self._revive(name)
+            if lost:
+                self._next_look = time.monotonic() + _LOOK_SECONDS
+        except Exception:  # whatever is wrong with one run, the others and the coordinator go on
+            logging.exception("a run could not be looked after")
 
     def _unfinished(self) -> list[str]:
         """Return the runs that may need looking after; a finished one never does again."""
-        return [
-            folder.root.name
-            for folder in self.home.all_runs()
-            if self._left_alone.get(folder.root.name) != self._size(folder.root.name)
-            and run_state(folder) not in (RunState.FINISHED, RunState.STOPPED)
-        ]
+        open_runs = []
+        for folder in self.home.all_runs():
+            name = folder.root.name
+            if name in self._finished or self._left_alone.get(name) == self._size(name):
+                continue
+            state = run_state(folder)
+            if state is RunState.FINISHED:
+                self._finished.add(name)
+            elif state is not RunState.STOPPED:
+                open_runs.append(name)
+        return open_runs
 
     def _size(self, name: str) -> int:
         try:
@@ -104,7 +118,7 @@ class RunKeeper:
                 if folder.flower_run is None:
                     return True  # nobody came to the end of submitting it
                 try:
-                    return Control(self.home, _CALL_SECONDS).run_status(folder.flower_run).finished
+                    return not Control(self.home, _CALL_SECONDS).is_under_way(folder.flower_run)
                 except SemcError:
                     return False
             case _:

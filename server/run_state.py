@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from enum import StrEnum
 from typing import Any, Final
 
-from server.events import Event, EventReader
+from server.events import Event, events_of
 from server.run_folder import RunFolder
 
 
@@ -32,7 +32,7 @@ def run_state(folder: RunFolder) -> RunState:
     """Return the state of a run; one that was never submitted counts as stopped."""
     alive = folder.is_locked
     # Read after the lock: a loop that ends in between has left its word by now.
-    words = [event for event in EventReader(folder.events_file).new() if event["event"] in _WORDS]
+    words = events_of(folder.events_file, _WORDS)
     if any(_is_the_end(event) for event in words):
         return RunState.FINISHED  # whatever is said later: a finished run stays what it is
     if alive:
@@ -44,6 +44,12 @@ def run_state(folder: RunFolder) -> RunState:
             return RunState.WAITING
         case _:  # a loop that began after the look at the lock is alive
             return RunState.RUNNING if folder.is_locked else RunState.INTERRUPTED
+
+
+def has_stopped(folder: RunFolder) -> bool:
+    """Whether the last word is the end of a round loop: nobody has asked for the run since."""
+    words = events_of(folder.events_file, _WORDS)
+    return bool(words) and words[-1]["event"] in (Event.FAILED, Event.FINISHED)
 
 
 def _is_the_end(event: Mapping[str, Any]) -> bool:

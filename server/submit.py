@@ -40,11 +40,10 @@ def submit(home: Home, study: StudyConfig) -> RunFolder:
     check_plan(study)
     require_coordinator(home)
     registry = Registry.load(home.root).restricted_to(study.federation.sites)
-    name = home.new_run_name(study.name, study.digest())
-    folder = home.run(name)
-    assert folder is not None
-    folder.create(study, registry)
     with home.lock(_LOCK, wait=True):
+        folder = home.run(home.new_run_name(study.name, study.digest()))
+        assert folder is not None
+        folder.create(study, registry)
         _hand_over(home, folder, study, Control(home), unattended=False)
     return folder
 
@@ -81,7 +80,7 @@ def _go_on(home: Home, folder: RunFolder, unattended: bool) -> None:
     require_coordinator(home)
     control = Control(home, _UNATTENDED_SECONDS) if unattended else Control(home)
     if folder.flower_run is not None:
-        if state is RunState.WAITING and not control.run_status(folder.flower_run).finished:
+        if state is RunState.WAITING and control.is_under_way(folder.flower_run):
             raise _already(folder)
         with suppress(SemcError):  # it has ended, mostly
             control.stop(folder.flower_run)

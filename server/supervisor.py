@@ -75,7 +75,6 @@ class Supervisor:
                 self._wait_ready(superlink, endpoint)
                 if not self._stopping:
                     on_ready(endpoint, [] if self._resume else self._keeper.leave_alone())
-                    self._keeper.look_soon()
                     executor.start(environment)  # warms up while sites are enrolled
                 while not self._stopping:
                     self._revive((superlink, executor), environment)

@@ -6,6 +6,7 @@ import json
 import time
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +20,14 @@ from semc.exit_codes import ExitCode, SemcError
 from semc.reporting import StudyResult
 from semc.reporting.receipt import verify_chain
 from server.events import Event, EventReader
+from server.registry import Enrolment, Registry
 from server.rounds import run_study
 from server.run_folder import RunFolder
 from tests.server.federation import (
     FAST,
     ScriptedGrid,
     ScriptedSite,
+    error_reply,
     honest,
     registry_of,
     tiny_model,
@@ -340,3 +343,41 @@ def test_a_resumed_round_teaches_no_deadline(tmp_path: Path) -> None:
         "west": True,
     }
     assert all(entry.seconds is not None for entry in second.sites.values())
+
+
+def test_a_busy_site_whose_handshake_expires_is_still_waited_for_once_the_quorum_is_met(
+    tmp_path: Path,
+) -> None:
+    """Its unanswered handshake ends with an error of Flower's; greeted again, it counts as there."""
+    registry = Registry(
+        {name: Enrolment(public_key=name, num_examples=size, node_id=1) for name, size in SIZES.items()}
+    )
+    study = tiny_study(rounds=2, quorum=2, join_timeout_seconds=0.2, deadline_seconds=30.0)
+
+    def run_with(hello: Any, answers: dict[str, Any]) -> StudyResult:
+        (tmp_path / "run").mkdir(exist_ok=True)
+        sites = [
+            ScriptedSite(
+                name,
+                step=float(step),
+                public_key=name.encode(),
+                answer=answers.get(name),
+                hello=hello.get(name),
+            )
+            for step, name in enumerate(SIZES, start=1)
+        ]
+        pace = replace(FAST, roster=0.01, offline_grace=0.1)
+        return run_study(
+            ScriptedGrid(sites), study, registry, RunFolder(tmp_path / "run"), model=tiny_model(), pace=pace
+        )
+
+    with pytest.raises(Killed):
+        run_with({}, {"west": dies_last(tmp_path / "run")})
+    busy_until = time.monotonic() + 1.5
+
+    def busy(site: ScriptedSite, message: Message) -> Message | None:
+        if time.monotonic() > busy_until:
+            return honest(site, message)
+        return error_reply(message, 4)  # expired
+
+    assert run_with({"west": busy}, {}).outcome == "complete"

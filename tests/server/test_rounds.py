@@ -21,6 +21,7 @@ from semc.reporting import StudyResult
 from semc.wire import pack
 from server.events import EventReader
 from server.pace import Pace
+from server.pulls import Pulls
 from server.receipts import Reason
 from server.rounds import run_study
 from server.run_folder import RunFolder
@@ -114,7 +115,8 @@ def test_messages_say_study_digest_round_and_deadline(tmp_path: Path) -> None:
         config = message.content[protocol.CONFIG]
         assert config[protocol.SERVER_ROUND] == number
         assert config[protocol.STUDY_DIGEST] == study.digest()
-        assert 0 < message.metadata.ttl <= (2.0 if number == 0 else 5.0)
+        # An answer that came in time may be fetched a little after the deadline.
+        assert 0 < message.metadata.ttl <= (2.0 if number == 0 else 5.0 + 300.0)
     assert len(grid.pushes) == 3 + 3, "one push per round carries all sites' messages"
 
 
@@ -574,22 +576,24 @@ def test_a_site_that_joins_late_and_one_that_leaves_and_returns(tmp_path: Path) 
     assert result.outcome == "complete_on_subset"
 
 
-def test_a_slow_upload_holds_up_no_other_site(tmp_path: Path) -> None:
+@pytest.mark.parametrize("slow", [{"north"}, {"north", "south"}])
+def test_slow_uploads_hold_up_no_other_site(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, slow: set[str]
+) -> None:
     """Flower's pull blocks until a reply has arrived; the other sites are served meanwhile."""
+    monkeypatch.setattr("server.pulls.LASTING_SECONDS", 0.3)
     arrived = threading.Event()
 
     class SlowLink(ScriptedGrid):
         def pull_messages(self, message_ids: Any) -> Any:
             [asked] = message_ids
             message = self.pending[asked]
-            if (
-                message.metadata.message_type == "train"
-                and self.sites[message.metadata.dst_node_id].name == "north"
-            ):
+            name = self.sites[message.metadata.dst_node_id].name
+            if message.metadata.message_type == "train" and name in slow:
                 arrived.wait(30)
             return super().pull_messages([asked])
 
-    study = tiny_study(rounds=1, quorum=2, deadline_seconds=1.5)
+    study = tiny_study(rounds=1, quorum=1, deadline_seconds=1.5)
     try:
         result = run_study(
             SlowLink(_sites()), study, registry_of(SIZES), RunFolder(tmp_path), model=tiny_model(), pace=FAST
@@ -597,9 +601,10 @@ def test_a_slow_upload_holds_up_no_other_site(tmp_path: Path) -> None:
     finally:
         arrived.set()
     entries = result.signed_receipts[0].sites
-    assert (entries["north"].state, entries["north"].stage) == ("late", "upload")
-    assert {entries["south"].state, entries["west"].state} == {"in"}
-    assert max(entries["south"].seconds or 9, entries["west"].seconds or 9) < 1.5
+    for name, entry in entries.items():
+        found = (entry.state, entry.stage)
+        assert found == (("late", "upload") if name in slow else ("in", "")), name
+        assert name in slow or (entry.seconds or 9) < 1.5
 
 
 def test_an_earlier_question_that_is_answered_after_all_counts(tmp_path: Path) -> None:
@@ -636,7 +641,7 @@ def test_a_private_site_that_keeps_dying_is_not_asked_for_ever(tmp_path: Path) -
         ScriptedSite("south", answer=private),
         ScriptedSite("west", answer=dying),
     ]
-    study = private_study(rounds=1, quorum=2, retries=2, deadline_seconds=20.0)
+    study = private_study(rounds=1, quorum=2, retries=2, deadline_seconds=1.5)
     result = run_study(
         ScriptedGrid(sites),
         study,
@@ -658,3 +663,50 @@ def test_what_a_site_kept_answering_stands_in_its_receipt(tmp_path: Path) -> Non
     result, _ = _run(tmp_path, _sites(west=full), study, pace=pace)
     entry = result.signed_receipts[0].sites["west"]
     assert (entry.state, entry.stage, entry.reason) == ("failed", "train", "E_DISK")
+
+
+def test_a_reply_that_flower_cannot_read_ends_no_study(tmp_path: Path) -> None:
+    def broken(site: ScriptedSite, message: Message) -> Message:
+        raise ValueError("cannot be inflated")
+
+    result, _ = _run(tmp_path, _sites(west=broken), tiny_study(rounds=1, quorum=2))
+    entry = result.signed_receipts[0].sites["west"]
+    assert (entry.state, entry.stage, entry.reason) == ("refused", "check", "R_RECORDS")
+    assert result.outcome == "complete_on_subset"
+
+
+def test_an_error_of_the_newest_question_counts_although_an_older_one_is_open(tmp_path: Path) -> None:
+    """A node restarts, forgets the first message for good, and fails at the second: it is asked a third time."""
+    asked: list[str] = []
+
+    def answer(site: ScriptedSite, message: Message) -> Message | None:
+        if message.metadata.message_type != "train":
+            return honest(site, message)
+        number = message.metadata.message_id
+        if number not in asked:
+            asked.append(number)
+        if asked.index(number) == 0:
+            site.activation = "second start"
+            return None
+        return error_reply(message, 8) if asked.index(number) == 1 else honest(site, message)
+
+    result, _ = _run(tmp_path, _sites(west=answer), tiny_study(rounds=1, retries=2, deadline_seconds=10.0))
+    assert result.outcome == "complete"
+    assert result.signed_receipts[0].sites["west"].attempts == 3
+
+
+def test_few_replies_are_in_memory_however_many_have_come() -> None:
+    fetched: list[str] = []
+
+    def pull(numbers: list[str]) -> list[Message]:
+        fetched.extend(numbers)
+        return []
+
+    pulls = Pulls(pull, lambda _: True)
+    for number in range(24):
+        pulls.ask(f"m{number}")
+    time.sleep(0.3)
+    assert len(fetched) == 2, "the next are fetched once these have been looked at"
+    looks = [pulls.next(5.0) for _ in range(24)]
+    assert sorted(look.message_id for look in looks if look) == sorted(fetched)
+    pulls.close()
