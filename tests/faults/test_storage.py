@@ -19,7 +19,7 @@ BUSY_SECONDS = 20.0
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(900)]
 
 
-@pytest.mark.parametrize("damage", ["tensors", "description", "reply"])
+@pytest.mark.parametrize("damage", ["a checkpoint's tensors", "a checkpoint's description", "a reply"])
 def test_after_a_crash_what_is_damaged_is_passed_over_and_named(
     standing: Federation, record: Record, damage: str
 ) -> None:
@@ -33,9 +33,9 @@ def test_after_a_crash_what_is_damaged_is_passed_over_and_named(
     kill(standing, Target.ALL, "")
     standing.plan.release()
     pattern = {
-        "tensors": "checkpoints/round-0002/*.safetensors",
-        "description": "checkpoints/round-0002/state.json",
-        "reply": "spool/round-0003/north.safetensors",
+        "a checkpoint's tensors": "checkpoints/round-0002/*.safetensors",
+        "a checkpoint's description": "checkpoints/round-0002/state.json",
+        "a reply": "spool/round-0003/north.safetensors",
     }[damage]
     [victim] = run.folder.root.glob(pattern)
     content = bytearray(victim.read_bytes())
@@ -45,7 +45,7 @@ def test_after_a_crash_what_is_damaged_is_passed_over_and_named(
     run.wait()
     run.assert_whole(reference)
     told = {event["event"]: event for event in run.events() if event["event"].endswith("-damaged")}
-    if damage == "reply":
+    if damage == "a reply":
         assert told["reply-damaged"]["site"] == "north"
         assert "north" in run.said()
     else:
@@ -54,7 +54,7 @@ def test_after_a_crash_what_is_damaged_is_passed_over_and_named(
     record(
         FaultRow(
             "damage",
-            f"one bit of the newest {'reply' if damage == 'reply' else 'checkpoint'}'s {damage}",
+            f"one bit of {damage}",
             "named; complete, bit-equal",
             run.seconds_to_progress(struck),
             run.seconds - reference.seconds,
