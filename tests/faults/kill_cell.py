@@ -14,7 +14,6 @@ SITE = "north"
 QUICK = (
     (Target.WORKER, Stage.TRAIN),
     (Target.SUPERLINK, Stage.UPLOAD),
-    (Target.SERVERAPP, Stage.SPOOL),
     (Target.SERVERAPP, Stage.CHECKPOINT),
 )
 """Cells of every `make test`."""
