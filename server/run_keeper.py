@@ -12,12 +12,10 @@ import time
 from dataclasses import dataclass, field
 from typing import Final
 
-from semc.checkpoint import latest
 from semc.exit_codes import ExitCode, SemcError
 from server.control import Control
-from server.events import Event, EventLog
+from server.events import Event, EventLog, events_of
 from server.home import Home
-from server.round_checkpoint import CHECKPOINT_PREFIX
 from server.run_folder import RunFolder
 from server.run_state import RunState, run_state
 from server.submit import resubmit
@@ -37,9 +35,9 @@ _NOT_THE_RUNS_FAULT: Final = frozenset(
 
 @dataclass
 class _Revivals:
-    """How often a run was brought back without a new checkpoint."""
+    """How often a run was brought back without a new round."""
 
-    checkpoint: str = ""
+    rounds: int = 0
     count: int = 0
 
 
@@ -126,11 +124,10 @@ class RunKeeper:
 
     def _revive(self, name: str) -> None:
         folder = self._folder(name)
-        newest = latest(folder.checkpoints, CHECKPOINT_PREFIX)
-        checkpoint = newest.name if newest is not None else ""
+        rounds = len(events_of(folder.events_file, (Event.AGGREGATED,)))
         revivals = self._revivals.setdefault(name, _Revivals())
-        if checkpoint != revivals.checkpoint:
-            revivals.checkpoint, revivals.count = checkpoint, 0
+        if rounds != revivals.rounds:
+            revivals.rounds, revivals.count = rounds, 0
         if revivals.count >= _MOST_REVIVALS:
             problem = f"The round loop died {_MOST_REVIVALS + 1} times without finishing another round."
             fix = "read the end of executor.log in the home's logs folder, then `semc-server resume`"

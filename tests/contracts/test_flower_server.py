@@ -293,3 +293,12 @@ def test_help_is_fast_because_nothing_heavy_is_imported() -> None:
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, env=dict(os.environ)
     )
     assert done.stdout.strip() == "[]"
+
+
+def test_the_supervisor_stays_small() -> None:
+    """It only looks after others, for months: without torch it holds 60 MB instead of 570."""
+    code = "import sys, server.supervisor; print([m for m in ('torch', 'flwr', 'ray') if m in sys.modules])"
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, env=dict(os.environ)
+    )
+    assert done.stdout.strip() == "[]"

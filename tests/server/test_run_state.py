@@ -126,9 +126,7 @@ def test_progress_gives_new_chances(tmp_path: Path, brought_back: list[str]) -> 
     folder = run_of(home, Event.SUBMITTED, Event.STARTED)
     keeper = RunKeeper(home)
     for number in range(6):
-        state = folder.checkpoints / f"round-{number:04d}"
-        state.mkdir(parents=True)
-        (state / "state.json").write_text("{}")
+        EventLog(folder.events_file).write(Event.AGGREGATED, round=number)
         keeper.look_soon()
         keeper.tick()
     assert brought_back == ["run-1"] * 6
