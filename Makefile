@@ -62,9 +62,11 @@ privacy-audit: setup ## Attack patient-level privacy and its ledger at full size
 	PRIVACY_AUDIT=runs/privacy-audit $(BIN)/python -m pytest -n $(WORKERS) -m "not slow and not bench and not faults" \
 	tests/attacks tests/semc/privacy tests/client
 
-# QUICK=1 is what `make test` runs of it; SCHEDULES=n random schedules (default 200), FROM=seed goes on from there.
-faults: setup ## Kill, cut off and starve real processes; writes runs/faults (QUICK=1, SCHEDULES=n, FROM=seed)
+# QUICK=1 is what `make test` runs of it. Random schedules: SCHEDULES=n against the programs (default 40), FROM=seed goes
+# on from there; FORKED=n at any instant among forked processes (default 200).
+faults: setup ## Kill, cut off and starve real processes; writes runs/faults (QUICK=1, SCHEDULES=n, FROM=seed, FORKED=n)
 	FAULTS=runs/faults $(if $(SCHEDULES),FAULT_SCHEDULES=$(SCHEDULES)) $(if $(FROM),FAULT_FROM=$(FROM)) \
+	$(if $(FORKED),FORKED_SCHEDULES=$(FORKED)) \
 	$(BIN)/python -m pytest -n $(WORKERS) $(if $(QUICK),--dist loadfile -m "not faults") tests/faults
 
 lint: setup ## Style, types, import arrows, spelling

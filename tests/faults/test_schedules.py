@@ -14,7 +14,7 @@ from tests.faults.schedules import QUICK_SEEDS, run_seeds, strikes
 BLOCK = 10
 FIRST = int(os.environ.get("FAULT_FROM", "0"))
 """Seed to begin with: a long run that was interrupted goes on from there."""
-LAST = FIRST + int(os.environ.get("FAULT_SCHEDULES", "200"))
+LAST = FIRST + int(os.environ.get("FAULT_SCHEDULES", "40"))
 SEEDS = [seed for seed in range(FIRST, LAST) if seed not in QUICK_SEEDS]
 """Those left out are in test_quick.py."""
 BLOCKS = [SEEDS[start : start + BLOCK] for start in range(0, len(SEEDS), BLOCK)]
