@@ -13,6 +13,7 @@ from typing import Any
 
 import psutil
 import pytest
+import torch
 
 from semc.config import StudyConfig
 from semc.reporting import StudyResult
@@ -31,6 +32,7 @@ class Laboratory:
     """Hospitals, a study and its undisturbed end."""
 
     def __init__(self, folder: Path) -> None:
+        torch.set_num_threads(1)  # before the first fork: OpenMP's threads do not survive one
         self._folder = folder
         self.files = make_hospitals(folder / "hospitals", NAMES, checkpoint_seconds=0)
         self.study: StudyConfig = small_study(
