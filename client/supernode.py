@@ -33,7 +33,8 @@ class Sign(StrEnum):
     ANSWERED = "answered"
     """The coordinator answers after one or more tries that failed."""
     MESSAGE_LOST = "message lost"
-    """It gave up on a download or an upload and goes on, while the coordinator waits for that reply."""
+    """It gave up on a download or an upload and goes on, while the coordinator waits for that reply; or it let a
+    download be because its run has ended, while the worker that took the task already waits for the rest."""
     PORT_TAKEN = "port taken"
 
 
@@ -44,7 +45,11 @@ PATTERNS: Final = {
     Sign.UNTRUSTED: re.compile(r"SSL/TLS handshake error detected"),
     Sign.RETRYING: re.compile(r"Connection attempt failed, retrying"),
     Sign.ANSWERED: re.compile(r"Connection successful after"),
-    Sign.MESSAGE_LOST: re.compile(r"Failed to (receive|send) message \w+:"),
+    Sign.MESSAGE_LOST: re.compile(
+        r"Failed to (receive|send) message \w+:"
+        r"|status\. Ignoring message \w+"
+        r"|status while receiving a message\. Ignoring the message"
+    ),
     Sign.PORT_TAKEN: re.compile(r"SuperNode Runtime HTTP API failed to start"),
 }
 

@@ -142,3 +142,19 @@ def test_a_heartbeat_that_fails_in_another_way_ends_its_thread() -> None:
 
 def test_the_command_is_a_function() -> None:
     assert inspect.isfunction(importlib.import_module("flwr.supernode.cli").flower_supernode)
+
+
+def test_a_download_that_is_let_be_when_its_run_ends_is_recognised() -> None:
+    """The worker has taken the task by then and would wait for the message's objects for two hours.
+
+    A reply that nobody wants any more is another thing: its task is done.
+    """
+    loop = importlib.import_module("flwr.supernode.start_client_internal")
+    source = inspect.getsource(loop)
+    assert source.count('"Run ID %s is not in `RUNNING` status. Ignoring message %s."') == 1
+    assert source.count('"Run transitioned to a non-`RUNNING` status while receiving a message. "') == 1
+    ended = "Run ID 61371 is not in `RUNNING` status. Ignoring"
+    assert read_sign(f"{ended} message b4aeacb0.") is Sign.MESSAGE_LOST
+    assert read_sign(f"{ended} reply message b4aeacb0.") is None
+    transitioned = "Run transitioned to a non-`RUNNING` status while receiving a message. Ignoring the message."
+    assert read_sign(transitioned) is Sign.MESSAGE_LOST
