@@ -54,6 +54,7 @@ def build_app(run_folder: Path | None = None) -> ServerApp:
                     folder,
                     heads=LedgerHeads(home.ledger_heads) if home else None,
                     signer=ReceiptSigner.load_or_make(home.receipts_key) if home else None,
+                    transport=home.superlink_start if home else str,
                 )
         except SemcError as error:
             if error.code is not ExitCode.ALREADY_RUNNING:  # the other round loop has the word

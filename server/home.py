@@ -9,6 +9,7 @@ state.db                Flower's database: registered keys, runs, messages in fl
 registry.json           enrolment record: site, key, number of images, node
 ledger-heads.jsonl      heads of the sites' privacy ledgers, as seen in all runs
 endpoint.json           where the running coordinator listens
+superlink-start         when the SuperLink was started last: what it had in hand before may be lost
 flower/                 Flower's own home (FLWR_HOME) with the command line's connection
 logs/                   superlink.log, executor.log
 runs/<run>/             one folder per run, see server/run_folder.py
@@ -20,8 +21,9 @@ from __future__ import annotations
 
 import json
 import re
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Final
@@ -114,6 +116,10 @@ class Home:
         return self.root / "runs"
 
     @property
+    def _superlink_start(self) -> Path:
+        return self.root / "superlink-start"
+
+    @property
     def _endpoint_file(self) -> Path:
         return self.root / "endpoint.json"
 
@@ -142,6 +148,18 @@ class Home:
         """Return the run that was made last, None where there is none."""
         runs = self.all_runs()
         return runs[-1] if runs else None
+
+    def note_superlink_start(self) -> None:
+        """Note that the SuperLink is being started; where the disk is full nobody is told."""
+        with suppress(OSError):
+            write_whole(self._superlink_start, str(time.time_ns()).encode())
+
+    def superlink_start(self) -> str:
+        """Return what names the SuperLink's present start, the same text until it is started again."""
+        try:
+            return self._superlink_start.read_text(encoding="ascii")
+        except (OSError, ValueError):
+            return ""
 
     def write_endpoint(self, endpoint: Endpoint) -> None:
         """Tell other commands where this coordinator listens."""

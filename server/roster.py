@@ -9,7 +9,7 @@ mismatch shows before anyone trains. Nodes that are not of the study are never s
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import httpx
@@ -46,14 +46,23 @@ class Roster:
         schema: Fingerprint of the shared tensors, see :func:`semc.parameter_exchange.shared_schema`.
         events: Told who joined and who did not.
         pace: Waits.
+        transport: Names the present start of the SuperLink; one that dies while it hands a message over has lost it.
     """
 
     def __init__(
-        self, grid: Grid, study: StudyConfig, registry: Registry, schema: str, events: EventLog, pace: Pace
+        self,
+        grid: Grid,
+        study: StudyConfig,
+        registry: Registry,
+        schema: str,
+        events: EventLog,
+        pace: Pace,
+        transport: Callable[[], str],
     ) -> None:
         self.sites = study.federation.sites
         self._grid, self._study, self._registry = grid, study, registry
         self._schema, self._events, self._pace = schema, events, pace
+        self._transport = transport
         self._start = time.monotonic()
         self._next_look = 0.0
         self._last_online: dict[str, float] = {}
@@ -84,7 +93,7 @@ class Roster:
         return asked or self.is_online(site)
 
     def activation(self, site: str) -> str:
-        """Return when the node of a site that joined was last started, as its SuperLink tells it."""
+        """Return what changes when a site may have lost what it was sent: a start of its node, or of the SuperLink."""
         return self._activations.get(self._joined.get(site, 0), "")
 
     def offline_seconds(self, site: str) -> float:
@@ -136,13 +145,14 @@ class Roster:
             node.node_id: node.online_until if node.HasField("online_until") else float("inf")
             for node in nodes
         }
-        self._activations = {node.node_id: node.last_activated_at for node in nodes}
+        transport = self._transport()
+        self._activations = {node.node_id: f"{node.last_activated_at} {transport}" for node in nodes}
         self._last_online |= {site: now for site in self._joined if self.is_online(site)}
         self._listen_to(self._waiting)
         before = set(self._waiting)
         for node in nodes:  # after the answers: whose was lost is greeted again at once
             if self._node_is_online(node.node_id):
-                self._greet(node.node_id, node.public_key, node.last_activated_at)
+                self._greet(node.node_id, node.public_key, self._activations[node.node_id])
         self._listen_to(self._waiting - before)
 
     def _listen_to(self, node_ids: Iterable[int]) -> None:

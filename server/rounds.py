@@ -54,6 +54,7 @@ def run_study(
     pace: Pace | None = None,
     heads: LedgerHeads | None = None,
     signer: ReceiptSigner | None = None,
+    transport: Callable[[], str] = str,
 ) -> StudyResult:
     """Run a study, or the rest of it, and write its checkpoints, events and result.
 
@@ -66,6 +67,7 @@ def run_study(
         pace: Waits; by default those of a deployment.
         heads: What earlier runs saw of the sites' privacy ledgers; by default this run's folder starts anew.
         signer: Signs the receipts; by default a key of this run alone.
+        transport: Names the present start of the SuperLink; by default it never changes.
 
     Returns:
         The result, also in the folder's `result.json`.
@@ -83,7 +85,8 @@ def run_study(
     model = model or initial_model(study, folder.trunk, _told_now_and_then(events))
     signer = signer or ReceiptSigner.load_or_make(folder.receipts_key)
     state = StudyState(study, registry, folder, model, signer)
-    return _StudyRun(grid, study, registry, folder, model, pace or Pace(), heads, events, state, start).run()
+    roster = Roster(grid, study, registry, model.schema, events, pace or Pace(), transport)
+    return _StudyRun(grid, study, roster, folder, model, pace or Pace(), heads, events, state, start).run()
 
 
 def _told_now_and_then(events: EventLog) -> Callable[[int, int], None]:
@@ -103,7 +106,7 @@ class _StudyRun:
         self,
         grid: Grid,
         study: StudyConfig,
-        registry: Registry,
+        roster: Roster,
         folder: RunFolder,
         model: GlobalModel,
         pace: Pace,
@@ -124,7 +127,7 @@ class _StudyRun:
         self._gone_on_with: int | None = None
         """The round that an earlier process had begun."""
         self._guarantee = guarantee_of(study, model)
-        self._roster = Roster(grid, study, registry, model.schema, events, pace)
+        self._roster = roster
 
     def run(self) -> StudyResult:
         """Join, train every round that is left, evaluate the last model, write the result."""

@@ -26,6 +26,7 @@ from server.process import flower_environment, python_module
 from server.run_keeper import RunKeeper
 from server.tls import ensure_certificates, write_private
 
+_SUPERLINK: Final = "superlink"
 _READY_SECONDS: Final = 60.0
 _MOST_FAILURES: Final = 3
 
@@ -71,6 +72,7 @@ class Supervisor:
                 HOME_VARIABLE: str(self._home.root.resolve())
             }
             try:
+                self._home.note_superlink_start()
                 superlink.start(environment)
                 self._wait_ready(superlink, endpoint)
                 if not self._stopping:
@@ -114,7 +116,7 @@ class Supervisor:
             *("--health-server-address", f"{listen.health_host}:{listen.health_port}"),
         ]
         command = python_module("server.superlink", *arguments)
-        return Child("superlink", command, home.logs / "superlink.log", may_end=False)
+        return Child(_SUPERLINK, command, home.logs / "superlink.log", may_end=False)
 
     def _executor(self, endpoint: Endpoint) -> Child:
         home = self._home
@@ -154,5 +156,7 @@ class Supervisor:
                     f"The {child.name} keeps ending.",
                     f"read the end of {child.log.name} in the home's logs folder",
                 )
+            if child.name == _SUPERLINK:
+                self._home.note_superlink_start()
             child.start(environment)
             self._keeper.look_soon()

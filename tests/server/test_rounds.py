@@ -710,3 +710,29 @@ def test_few_replies_are_in_memory_however_many_have_come() -> None:
     looks = [pulls.next(5.0) for _ in range(24)]
     assert sorted(look.message_id for look in looks if look) == sorted(fetched)
     pulls.close()
+
+
+def test_a_message_that_a_dying_superlink_had_in_hand_is_sent_again(tmp_path: Path) -> None:
+    """It counts as handed over, and the site never got it; nothing about the site's node tells."""
+    starts = ["first"]
+    asked: list[str] = []
+
+    def answer(site: ScriptedSite, message: Message) -> Message | None:
+        if message.metadata.message_type == "train" and message.metadata.message_id not in asked:
+            asked.append(message.metadata.message_id)
+        if asked and message.metadata.message_id == asked[0]:
+            starts[0] = "second"
+            return None
+        return honest(site, message)
+
+    result = run_study(
+        ScriptedGrid(_sites(west=answer)),
+        tiny_study(rounds=1, deadline_seconds=5.0),
+        registry_of(SIZES),
+        RunFolder(tmp_path),
+        model=tiny_model(),
+        pace=FAST,
+        transport=lambda: starts[0],
+    )
+    assert result.outcome == "complete"
+    assert result.signed_receipts[0].sites["west"].attempts == 2
