@@ -20,6 +20,7 @@ from flwr.serverapp import Grid
 from server.inbound import Question, stage_of
 from server.pace import Pace
 from server.pulls import Look, Pulls
+from server.pushes import pushed
 from server.receipts import Reason, Receipt, SiteState, Stage, not_in, receipt_of_error
 from server.roster import Roster
 
@@ -173,7 +174,7 @@ class Exchange:
             )
             for site, node in nodes.items()
         ]
-        identifiers = list(self._grid.push_messages(messages))
+        identifiers = pushed(self._grid, messages)
         if len(identifiers) != len(messages):  # Flower stored none, or does not say which
             identifiers = [""] * len(messages)
         for (site, node), identifier in zip(nodes.items(), identifiers, strict=True):

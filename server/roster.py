@@ -23,6 +23,7 @@ from server.handshake import check_hello
 from server.inbound import Question
 from server.messages import hello_content
 from server.pace import Pace
+from server.pushes import pushed
 from server.receipts import Reason, Receipt, RoundReceipt, SiteState, Stage, not_in
 from server.registry import Registry
 
@@ -199,7 +200,7 @@ class Roster:
             ttl=federation.join_timeout_seconds,
             group_id="0",
         )
-        identifiers = list(self._grid.push_messages([message]))
+        identifiers = pushed(self._grid, [message])
         if identifiers and identifiers[0]:
             question = Question(site, node_id, identifiers[0], MessageType.QUERY)
             self._asked[node_id] = _Asked(question, activation)

@@ -736,3 +736,25 @@ def test_a_message_that_a_dying_superlink_had_in_hand_is_sent_again(tmp_path: Pa
     )
     assert result.outcome == "complete"
     assert result.signed_receipts[0].sites["west"].attempts == 2
+
+
+@pytest.mark.parametrize("first", [1, 3, 4])
+def test_a_push_that_breaks_off_is_made_again(tmp_path: Path, first: int) -> None:
+    """The SuperLink died in the middle of it: of a handshake, or of a round's message."""
+
+    class Breaking(ScriptedGrid):
+        count = 0
+
+        def push_messages(self, messages: Any) -> Any:
+            self.count += 1
+            if self.count == first:
+                raise RuntimeError("the push session is gone")
+            return super().push_messages(messages)
+
+    grid = Breaking(_sites())
+    result = run_study(
+        grid, tiny_study(rounds=2), registry_of(SIZES), RunFolder(tmp_path), model=tiny_model(), pace=FAST
+    )
+    assert result.outcome == "complete"
+    attempts = {entry.attempts for entry in result.signed_receipts[0].sites.values()}
+    assert attempts == ({2} if first == 4 else {1})
