@@ -156,5 +156,7 @@ def test_a_download_that_is_let_be_when_its_run_ends_is_recognised() -> None:
     ended = "Run ID 61371 is not in `RUNNING` status. Ignoring"
     assert read_sign(f"{ended} message b4aeacb0.") is Sign.MESSAGE_LOST
     assert read_sign(f"{ended} reply message b4aeacb0.") is None
-    transitioned = "Run transitioned to a non-`RUNNING` status while receiving a message. Ignoring the message."
+    transitioned = (
+        "Run transitioned to a non-`RUNNING` status while receiving a message. Ignoring the message."
+    )
     assert read_sign(transitioned) is Sign.MESSAGE_LOST
