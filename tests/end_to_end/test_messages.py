@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -29,14 +30,16 @@ def record(study: StudyConfig, hospitals: Path, out: Path) -> list[Message]:
     """Run a whole study with the real server loop and the real client apps; return all that the sites sent."""
     run = prepare(study, hospitals, out)
     sent: list[Message] = []
+    one_at_a_time = threading.Lock()  # replies are fetched in threads; a real site has a process of its own
 
     def scripted(name: str) -> ScriptedSite:
         app = build_app(lambda _: run.site_file(name))
         context = Context(run_id=7, node_id=2, node_config={}, state=RecordDict(), run_config={})
 
         def answer(_site: ScriptedSite, message: Message) -> Message:
-            reply = app(message, context)
-            sent.append(reply)
+            with one_at_a_time:
+                reply = app(message, context)
+                sent.append(reply)
             return reply
 
         return ScriptedSite(name, hello=answer, answer=answer)
