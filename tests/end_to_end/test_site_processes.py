@@ -68,6 +68,7 @@ def test_a_killed_worker_is_replaced_and_its_supernode_stays(site: Site) -> None
     assert site.said("the training process ended (status -9)") == 1
 
 
+@pytest.mark.slow
 def test_a_worker_killed_in_mid_training_takes_its_supernode_with_it(
     coordinator: Coordinator, site: Site, tmp_path: Path
 ) -> None:
@@ -93,6 +94,7 @@ def test_a_worker_killed_in_mid_training_takes_its_supernode_with_it(
         follower.wait(20)
 
 
+@pytest.mark.slow
 def test_a_coordinator_that_was_away_is_met_again(coordinator: Coordinator, site: Site) -> None:
     supernode = site.child("client.supernode")
     assert supernode is not None
